@@ -1,1 +1,16 @@
-//! stub
+//! What the tests of Culvert run against: real sockets, real processes, real faults.
+//!
+//! Nothing here imitates a part of Culvert. The relay is the real one, in the test's process or in its
+//! own; the proxies are squid, mitmproxy and microsocks; what is made here is the world around them:
+//!
+//! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
+//! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
+//! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
+
+pub mod certs;
+pub mod identity;
+pub mod raw;
+pub mod tickets;
+
+pub use identity::Identity;
+pub use raw::{HelloOptions, RawError, RawOptions, RawPeer};
