@@ -1,0 +1,189 @@
+//! The bus within one process: for a single node, and for clusters in tests.
+//!
+//! There is no registry: a join asks every other attached node for its members, which is the same
+//! answer, always fresh. Letters are handed over in the caller's thread, so order is the caller's.
+//! [`Hub::cut`] takes the way between two nodes away, which is how the verdict `unreachable`, gaps and
+//! the degraded mode are tried without a network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use culvert_wire::{ConnId, Member, Members, NodeId, TopicId, Verdict};
+use hashbrown::{HashMap, HashSet};
+use parking_lot::{Mutex, RwLock};
+
+use super::{Arrival, AttachError, Bus, Inbox, Letter, Undelivered};
+
+/// Connects the nodes of one process.
+#[derive(Default)]
+pub struct Hub {
+    nodes: RwLock<BTreeMap<NodeId, Arc<dyn Inbox>>>,
+    cuts: RwLock<HashSet<(NodeId, NodeId)>>,
+    lost: Mutex<HashMap<(NodeId, NodeId), u32>>,
+}
+
+impl Hub {
+    /// A hub without nodes.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The way of one node to the others.
+    pub fn bus(self: &Arc<Self>) -> MemoryBus {
+        MemoryBus { hub: self.clone(), node: RwLock::new(None) }
+    }
+
+    /// Takes the way between two nodes away: letters are `unreachable`, joins say `degraded`.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        self.cuts.write().extend([(a, b), (b, a)]);
+        self.tell(a, |inbox| inbox.degraded(true));
+        self.tell(b, |inbox| inbox.degraded(true));
+    }
+
+    /// Gives the way back, announcing what was lost meanwhile.
+    pub fn heal(&self, a: NodeId, b: NodeId) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.cuts.write().remove(&(from, to));
+            if let Some(count) = self.lost.lock().remove(&(from, to)) {
+                self.tell(to, |inbox| inbox.gap(from, count));
+            }
+        }
+        for node in [a, b] {
+            let still = self.cuts.read().iter().any(|(from, _)| *from == node);
+            self.tell(node, |inbox| inbox.degraded(still));
+        }
+    }
+
+    fn tell(&self, node: NodeId, what: impl FnOnce(&dyn Inbox)) {
+        let inbox = self.nodes.read().get(&node).cloned();
+        if let Some(inbox) = inbox {
+            what(&*inbox);
+        }
+    }
+
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        let cuts = self.cuts.read();
+        !cuts.is_empty() && cuts.contains(&(from, to))
+    }
+}
+
+/// One node's end of a [`Hub`].
+pub struct MemoryBus {
+    hub: Arc<Hub>,
+    node: RwLock<Option<NodeId>>,
+}
+
+impl MemoryBus {
+    /// A bus for a node that is alone.
+    pub fn alone() -> Self {
+        Hub::new().bus()
+    }
+
+    /// The other nodes, and whether some are out of reach.
+    fn others(&self) -> (Vec<(NodeId, Arc<dyn Inbox>)>, bool) {
+        let me = *self.node.read();
+        let nodes = self.hub.nodes.read();
+        let mut cut = false;
+        let others = nodes
+            .iter()
+            .filter(|(node, _)| Some(**node) != me)
+            .filter(|(node, _)| {
+                let out = me.is_some_and(|me| self.hub.is_cut(me, **node));
+                cut |= out;
+                !out
+            })
+            .map(|(node, inbox)| (*node, inbox.clone()))
+            .collect();
+        (others, cut)
+    }
+
+    fn gather(&self, limit: usize, ask: impl Fn(&dyn Inbox) -> Members) -> Members {
+        let (others, degraded) = self.others();
+        let mut all = Members { degraded, ..Members::default() };
+        for (_, inbox) in others {
+            let members = ask(&*inbox);
+            all.total += members.total;
+            let room = limit - all.list.len();
+            all.list.extend(members.list.into_iter().take(room));
+        }
+        all
+    }
+
+    fn lose(&self, from: NodeId, to: NodeId) {
+        *self.hub.lost.lock().entry((from, to)).or_default() += 1;
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryBus {
+    async fn attach(&self, inbox: Arc<dyn Inbox>) -> Result<NodeId, AttachError> {
+        let mut nodes = self.hub.nodes.write();
+        let node = (0..=u16::MAX).map(NodeId).find(|node| !nodes.contains_key(node));
+        let node = node.ok_or(AttachError::Full)?;
+        nodes.insert(node, inbox);
+        *self.node.write() = Some(node);
+        Ok(node)
+    }
+
+    async fn detach(&self) {
+        if let Some(node) = self.node.write().take() {
+            self.hub.nodes.write().remove(&node);
+            self.hub.cuts.write().retain(|(a, b)| *a != node && *b != node);
+            self.hub.lost.lock().retain(|(a, b), _| *a != node && *b != node);
+        }
+    }
+
+    async fn join(&self, topic: TopicId, arrival: Arrival, limit: usize) -> Members {
+        self.gather(limit, |inbox| {
+            inbox.arrived(topic, arrival);
+            inbox.members(topic, limit)
+        })
+    }
+
+    fn leave(&self, topic: TopicId, member: Member) {
+        for (_, inbox) in self.others().0 {
+            inbox.departed(topic, member);
+        }
+    }
+
+    async fn lookup(&self, topic: TopicId, limit: usize) -> Members {
+        self.gather(limit, |inbox| inbox.members(topic, limit))
+    }
+
+    fn forward(&self, letter: Letter) -> Result<(), Verdict> {
+        let (from, to) = (letter.from.node(), letter.to.node());
+        let inbox = self.hub.nodes.read().get(&to).cloned().ok_or(Verdict::Gone)?;
+        if self.hub.is_cut(from, to) {
+            self.lose(from, to);
+            return Err(Verdict::Unreachable);
+        }
+        inbox.deliver(&letter)
+    }
+
+    fn broadcast(&self, letter: Letter) -> Result<(), (u32, Verdict)> {
+        let from = letter.from.node();
+        for (_, inbox) in self.others().0 {
+            if let Err(count) = inbox.deliver_broadcast(&letter) {
+                self.hub.tell(from, |sender| {
+                    sender.verdict(Undelivered {
+                        topic: letter.topic,
+                        from: letter.from,
+                        to: ConnId::NONE,
+                        verdict: Verdict::Full,
+                        count,
+                    });
+                });
+            }
+        }
+        let cut: Vec<NodeId> =
+            self.hub.cuts.read().iter().filter(|(a, _)| *a == from).map(|(_, b)| *b).collect();
+        for to in &cut {
+            self.lose(from, *to);
+        }
+        match u32::try_from(cut.len()) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(count) => Err((count, Verdict::Unreachable)),
+        }
+    }
+}

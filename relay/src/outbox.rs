@@ -1,0 +1,414 @@
+//! What waits to be written to one connection: bounded in bytes, three classes, fair between senders.
+//!
+//! Anyone may [push](Outbox::push); one writer [takes](Outbox::poll_take). Full means refused, never
+//! waited for and never at the cost of what another sender has queued:
+//!
+//! - over the byte limit, every frame is refused as `full`;
+//! - over half of it, a sender that holds more than an equal share is refused, so a flood from one
+//!   peer leaves room for the others;
+//! - the relay's own frames (members, notices) have a bound of their own; a connection that lets even
+//!   those pile up is closed as slow, because losing one would leave it with a wrong picture;
+//! - verdicts are merged by address and reason, so they are never dropped; the number of different
+//!   ones is bounded by the reader, which stops reading while [`Outbox::verdict_backlog`] is high.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use culvert_wire::{Class, Close, ConnId, Frame, Handle, Verdict};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+/// What a queued frame costs beyond its bytes: the entry, its allocation and the sender's account.
+pub const PARCEL_OVERHEAD: usize = 64;
+
+/// Bytes that each class may send, per round, while the others wait: 16 to 4 to 1.
+const QUANTUM: [usize; 3] = [64 << 10, 16 << 10, 4 << 10];
+
+/// Most bytes of verdicts and notices that the relay itself keeps for one connection.
+const OWN_LIMIT: usize = 1 << 20;
+
+/// Which frames a verdict speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VerdictKey {
+    /// The topic, by the sender's own number.
+    pub handle: Handle,
+    /// To whom they were; [`ConnId::NONE`] for a broadcast.
+    pub to: ConnId,
+    /// Whether they were broadcasts.
+    pub broadcast: bool,
+    /// Why they were not delivered.
+    pub verdict: Verdict,
+}
+
+/// One connection's outgoing queue.
+pub struct Outbox {
+    limit: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    own: VecDeque<Bytes>,
+    own_bytes: usize,
+    verdicts: HashMap<VerdictKey, u32>,
+    classes: [VecDeque<Parcel>; 3],
+    credit: [usize; 3],
+    bytes: usize,
+    senders: HashMap<ConnId, Sender>,
+    writer: Option<Waker>,
+    reader: Option<Waker>,
+    close: Option<Close>,
+}
+
+struct Parcel {
+    frame: Bytes,
+    sender: ConnId,
+}
+
+#[derive(Default)]
+struct Sender {
+    bytes: usize,
+    /// News of this sender that must not overtake what it sent.
+    news: Vec<Bytes>,
+}
+
+impl Outbox {
+    /// An empty queue that holds at most `limit` bytes of peers' frames.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, queue: Mutex::new(Queue::default()) }
+    }
+
+    /// Queues a peer's frame.
+    ///
+    /// # Errors
+    /// [`Verdict::Full`] over the limits above; [`Verdict::Gone`] once closed.
+    pub fn push(&self, sender: ConnId, class: Class, frame: Bytes) -> Result<(), Verdict> {
+        let cost = frame.len() + PARCEL_OVERHEAD;
+        let mut queue = self.queue.lock();
+        let queue = &mut *queue;
+        if queue.close.is_some() {
+            return Err(Verdict::Gone);
+        }
+        let total = queue.bytes + cost;
+        if total > self.limit {
+            return Err(Verdict::Full);
+        }
+        if total > self.limit / 2 {
+            let held = queue.senders.get(&sender).map_or(0, |account| account.bytes);
+            let sharers = queue.senders.len() + usize::from(held == 0);
+            if sharers > 1 && held + cost > self.limit / sharers {
+                return Err(Verdict::Full);
+            }
+        }
+        queue.senders.entry(sender).or_default().bytes += cost;
+        queue.bytes = total;
+        queue.classes[usize::from(class.number())].push_back(Parcel { frame, sender });
+        queue.wake_writer();
+        Ok(())
+    }
+
+    /// Queues a frame of the relay itself, ahead of what peers sent.
+    pub fn push_own(&self, frame: &Frame) {
+        let mut queue = self.queue.lock();
+        queue.push_own(encode(frame));
+    }
+
+    /// Queues news about another connection: behind all that it sent, if `after_its_frames` or if other
+    /// such news waits there; ahead of everything otherwise.
+    pub fn push_news(&self, about: ConnId, frame: &Frame, after_its_frames: bool) {
+        let mut queue = self.queue.lock();
+        match queue.senders.get_mut(&about) {
+            Some(sender) if sender.bytes > 0 && (after_its_frames || !sender.news.is_empty()) => {
+                let frame = encode(frame);
+                let len = frame.len();
+                sender.news.push(frame);
+                queue.count_own(len);
+            }
+            _ => queue.push_own(encode(frame)),
+        }
+    }
+
+    /// Reports `count` more undelivered frames.
+    pub fn report(&self, key: VerdictKey, count: u32) {
+        let mut queue = self.queue.lock();
+        if queue.close.is_none() {
+            let total = queue.verdicts.entry(key).or_default();
+            *total = total.saturating_add(count);
+            queue.wake_writer();
+        }
+    }
+
+    /// How many different verdicts wait to be written.
+    pub fn verdict_backlog(&self) -> usize {
+        self.queue.lock().verdicts.len()
+    }
+
+    /// Waits until fewer than `below` different verdicts wait. One waiter at a time; cancel safe.
+    pub fn poll_verdicts_below(&self, below: usize, cx: &Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.lock();
+        if queue.verdicts.len() < below || queue.close.is_some() {
+            return Poll::Ready(());
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ends the connection: the writer gets `Err` once what the relay itself queued is written.
+    /// The first reason stays.
+    pub fn close(&self, close: Close) {
+        let mut queue = self.queue.lock();
+        if queue.close.is_none() {
+            queue.close = Some(close);
+            queue.classes.iter_mut().for_each(|class| *class = VecDeque::new());
+            queue.senders = HashMap::new();
+            queue.bytes = 0;
+            queue.wake_writer();
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Moves what is ready, at most about `max_bytes`, into `out`; one waiter at a time; cancel safe.
+    ///
+    /// # Errors
+    /// The reason of [`Outbox::close`], after everything of the relay's own was taken.
+    pub fn poll_take(
+        &self,
+        out: &mut Vec<Bytes>,
+        max_bytes: usize,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Close>> {
+        let mut queue = self.queue.lock();
+        let queue = &mut *queue;
+        let mut room = max_bytes;
+        queue.take_own(out, &mut room);
+        queue.take_classes(out, &mut room);
+        if !out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(close) = queue.close {
+            return Poll::Ready(Err(close));
+        }
+        match &mut queue.writer {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Bytes of peers' frames that wait, overhead included.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+}
+
+impl Queue {
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    fn push_own(&mut self, frame: Bytes) {
+        if self.close.is_none() {
+            self.count_own(frame.len());
+            self.own.push_back(frame);
+            self.wake_writer();
+        }
+    }
+
+    fn count_own(&mut self, len: usize) {
+        self.own_bytes += len + PARCEL_OVERHEAD;
+        if self.own_bytes > OWN_LIMIT {
+            self.close.get_or_insert(Close::Slow);
+            self.wake_writer();
+        }
+    }
+
+    fn take_own(&mut self, out: &mut Vec<Bytes>, room: &mut usize) {
+        while *room > 0
+            && let Some(frame) = self.own.pop_front()
+        {
+            self.own_bytes -= frame.len() + PARCEL_OVERHEAD;
+            *room = room.saturating_sub(frame.len());
+            out.push(frame);
+        }
+        if !self.verdicts.is_empty() && *room > 0 {
+            for (key, count) in self.verdicts.drain() {
+                let frame = Frame::Undeliverable {
+                    broadcast: key.broadcast,
+                    handle: key.handle,
+                    to: key.to,
+                    verdict: key.verdict,
+                    count,
+                };
+                out.push(encode(&frame));
+            }
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Deficit round robin over the classes: the most urgent class with credit goes first, and credit
+    /// is given anew only when none of those that wait has any.
+    fn take_classes(&mut self, out: &mut Vec<Bytes>, room: &mut usize) {
+        while *room > 0 && self.bytes > 0 {
+            let waiting = |class: &usize| !self.classes[*class].is_empty();
+            let Some(class) = (0..3).filter(waiting).find(|class| self.credit[*class] > 0) else {
+                self.credit = QUANTUM;
+                continue;
+            };
+            let Some(parcel) = self.classes[class].pop_front() else { break };
+            let len = parcel.frame.len();
+            self.credit[class] = self.credit[class].saturating_sub(len);
+            *room = room.saturating_sub(len);
+            out.push(parcel.frame);
+            self.discharge(parcel.sender, len + PARCEL_OVERHEAD);
+        }
+    }
+
+    fn discharge(&mut self, sender: ConnId, cost: usize) {
+        self.bytes -= cost;
+        if let Some(account) = self.senders.get_mut(&sender) {
+            account.bytes -= cost;
+            if account.bytes == 0
+                && let Some(done) = self.senders.remove(&sender)
+            {
+                self.own.extend(done.news);
+            }
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the relay builds these frames itself, within the limits")]
+fn encode(frame: &Frame) -> Bytes {
+    frame.encode().expect("the relay's own frames keep the wire's limits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const A: ConnId = ConnId(1);
+    const B: ConnId = ConnId(2);
+
+    fn take(outbox: &Outbox, max: usize) -> Vec<Bytes> {
+        let mut out = Vec::new();
+        match outbox.poll_take(&mut out, max, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) | Poll::Pending => out,
+            Poll::Ready(Err(close)) => panic!("closed as {close:?}"),
+        }
+    }
+
+    fn frame(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn each_sender_and_class_keeps_its_order() {
+        let outbox = Outbox::new(1 << 20);
+        for text in ["1", "2", "3"] {
+            outbox.push(A, Class::Normal, frame(text)).unwrap();
+        }
+        assert_eq!(take(&outbox, 2), ["1", "2"]);
+        assert_eq!(take(&outbox, 2), ["3"]);
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn urgent_classes_go_first_and_the_last_still_moves() {
+        let outbox = Outbox::new(16 << 20);
+        let big = Bytes::from(vec![0; 4096]);
+        for _ in 0..400 {
+            outbox.push(A, Class::Bulk, big.clone()).unwrap();
+            outbox.push(B, Class::Control, big.slice(1..)).unwrap();
+        }
+        let first = take(&outbox, 68 << 10);
+        assert_eq!(first[0].len(), 4095, "control first");
+        assert!(first.iter().any(|frame| frame.len() == 4096), "bulk gets its part");
+        assert!(first.iter().filter(|frame| frame.len() == 4095).count() > 12);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_keeps_what_it_has() {
+        let outbox = Outbox::new(1000);
+        let mut accepted = 0;
+        while outbox.push(A, Class::Normal, frame("0123456789")).is_ok() {
+            accepted += 1;
+        }
+        assert_eq!(accepted, 1000 / (10 + PARCEL_OVERHEAD));
+        assert_eq!(take(&outbox, usize::MAX).len(), accepted);
+    }
+
+    #[test]
+    fn a_flood_from_one_sender_leaves_room_for_another() {
+        let outbox = Outbox::new(10_000);
+        outbox.push(B, Class::Normal, frame("first")).unwrap();
+        let flood = (0..1000).filter(|_| outbox.push(A, Class::Normal, frame("flood")).is_ok()).count();
+        let late = (0..1000).filter(|_| outbox.push(B, Class::Normal, frame("calm!")).is_ok()).count();
+        assert!(late >= flood / 2, "flood {flood}, late {late}");
+    }
+
+    #[test]
+    fn verdicts_are_merged_and_never_dropped() {
+        let outbox = Outbox::new(0);
+        let key = VerdictKey { handle: Handle(1), to: B, broadcast: false, verdict: Verdict::Full };
+        for _ in 0..1000 {
+            outbox.report(key, 1);
+        }
+        outbox.report(VerdictKey { verdict: Verdict::Gone, ..key }, 2);
+        let frames: Vec<Frame> =
+            take(&outbox, usize::MAX).into_iter().map(|f| Frame::decode(f).unwrap()).collect();
+        assert_eq!(frames.len(), 2);
+        assert!(
+            frames.iter().any(|frame| matches!(
+                frame,
+                Frame::Undeliverable { verdict: Verdict::Full, count: 1000, .. }
+            ))
+        );
+    }
+
+    #[test]
+    fn a_departure_never_overtakes_what_the_departed_sent_nor_a_return_the_departure() {
+        let outbox = Outbox::new(1 << 20);
+        let left = Frame::Gap { from: Some(A), count: 1 };
+        let back = Frame::Gap { from: Some(A), count: 2 };
+        outbox.push(A, Class::Bulk, frame("sent")).unwrap();
+        outbox.push_news(A, &left, true);
+        outbox.push_news(A, &back, false);
+        outbox.push_news(B, &left, true);
+        let order = take(&outbox, usize::MAX);
+        assert_eq!(order[0], left.encode().unwrap(), "about B, which sent nothing");
+        assert_eq!(order[1], "sent");
+        assert_eq!(take(&outbox, usize::MAX), [left.encode().unwrap(), back.encode().unwrap()]);
+    }
+
+    #[test]
+    fn a_connection_that_lets_notices_pile_up_is_closed_as_slow() {
+        let outbox = Outbox::new(1 << 20);
+        for _ in 0..OWN_LIMIT / PARCEL_OVERHEAD {
+            outbox.push_own(&Frame::Drain { reconnect_in_ms: 0, close_in_ms: 0 });
+        }
+        assert_eq!(outbox.queue.lock().close, Some(Close::Slow));
+    }
+
+    #[test]
+    fn closing_drops_what_peers_sent_and_tells_why() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.push(A, Class::Normal, frame("x")).unwrap();
+        outbox.push_own(&Frame::Drain { reconnect_in_ms: 0, close_in_ms: 0 });
+        outbox.close(Close::Drained);
+        outbox.close(Close::Internal);
+        assert_eq!(take(&outbox, usize::MAX).len(), 1, "the relay's own frame");
+        let mut out = Vec::new();
+        let end = outbox.poll_take(&mut out, 1, &Context::from_waker(Waker::noop()));
+        assert_eq!(end, Poll::Ready(Err(Close::Drained)));
+        assert_eq!(outbox.push(A, Class::Normal, frame("y")), Err(Verdict::Gone));
+    }
+}
