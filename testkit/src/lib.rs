@@ -3,11 +3,15 @@
 //! Nothing here imitates a part of Culvert. The relay is the real one, in the test's process or in its
 //! own; the proxies are squid, mitmproxy and microsocks; what is made here is the world around them:
 //!
+//! - [`chaos`]: a TCP proxy that stalls, cuts, slows and listens in, also inside TLS;
+//! - [`capture`]: what such a proxy heard, and whether a secret is in it;
 //! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
 //! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
 
+pub mod capture;
 pub mod certs;
+pub mod chaos;
 pub mod identity;
 pub mod raw;
 pub mod tickets;
