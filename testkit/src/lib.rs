@@ -6,13 +6,17 @@
 //! - [`chaos`]: a TCP proxy that stalls, cuts, slows and listens in, also inside TLS;
 //! - [`capture`]: what such a proxy heard, and whether a secret is in it;
 //! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
+//! - [`process`]: child processes with their output, signals, memory and processor time;
+//! - [`binaries`]: the programs under test, built once;
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
 //! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
 
+pub mod binaries;
 pub mod capture;
 pub mod certs;
 pub mod chaos;
 pub mod identity;
+pub mod process;
 pub mod raw;
 pub mod tickets;
 
