@@ -2,14 +2,21 @@
 //!
 //! Nothing here knows about relays or brokers. A server takes from it:
 //!
+//! - [`telemetry`]: logs as text or JSON; [`mod@metric_set`]: series declared once per crate;
 //! - [`lifecycle`]: drain and kill, readiness, signals;
-//! - [`mod@metric_set`]: series declared once per crate;
+//! - [`admin`]: the port for probes and scrapes;
+//! - [`tls`]: certificates that are reloaded when their files change;
+//! - [`proxy_protocol`]: the address of a peer behind a balancer;
 //! - [`secret`]: values that never reach a log; [`clock`]: time that tests can set.
 
+pub mod admin;
 pub mod clock;
 pub mod lifecycle;
 pub mod metric_set;
+pub mod proxy_protocol;
 pub mod secret;
+pub mod telemetry;
+pub mod tls;
 
 pub use clock::Clock;
 pub use lifecycle::{Readiness, Shutdown};
