@@ -8,6 +8,7 @@
 //! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
 //! - [`process`]: child processes with their output, signals, memory and processor time;
 //! - [`binaries`]: the programs under test, built once;
+//! - [`proxies`]: squid, mitmproxy and microsocks;
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
 //! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
 
@@ -17,6 +18,7 @@ pub mod certs;
 pub mod chaos;
 pub mod identity;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 pub mod tickets;
 
