@@ -10,6 +10,7 @@
 //! - [`binaries`]: the programs under test, built once;
 //! - [`proxies`]: squid, mitmproxy and microsocks;
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
+//! - [`report`]: what tests measured;
 //! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
 
 pub mod binaries;
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod process;
 pub mod proxies;
 pub mod raw;
+pub mod report;
 pub mod tickets;
 
 pub use identity::Identity;

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Builds Culvert once, in release, and runs every test against that build.
+#
+#   ./test.sh           all tests
+#   ./test.sh --full    the large ones in full size as well: 1 GiB through a killed relay, 5,000 idle peers
+#
+# Needs Rust and a C compiler. Debian packages that the tests run (squid, microsocks, ...) are installed
+# when they are missing, mitmproxy into the target folder; nothing is skipped, so what cannot be installed
+# is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
+set -euo pipefail
+cd "$(dirname "$0")"
+exec </dev/null
+
+full=0
+for argument in "$@"; do
+    case "$argument" in
+        --full) full=1 ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "test.sh: unknown argument '$argument'; see ./test.sh --help" >&2; exit 64 ;;
+    esac
+done
+
+MITMPROXY_VERSION=11.0.2
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tools=$target/test-tools
+log=$target/test.log
+report=$target/test-report.txt
+mkdir -p "$tools"
+
+say() { printf '\n== %s\n' "$*"; }
+missing() { echo "test.sh: $*" >&2; exit 69; }
+
+# Each line: a file that must exist, and the Debian package that brings it.
+needed_files() {
+    cat <<'LIST'
+/usr/sbin/squid squid
+/usr/lib/squid/basic_ncsa_auth squid
+/usr/bin/openssl openssl
+/usr/bin/microsocks microsocks
+/usr/bin/taskset util-linux
+LIST
+    # The module that makes virtual environments has the version of Python in its path.
+    if ! /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        echo "/nonexistent/python3-venv python3-venv"
+    fi
+}
+
+install_packages() {
+    local packages
+    packages=$(needed_files | while read -r file package; do [ -e "$file" ] || echo "$package"; done | sort -u | xargs)
+    [ -n "$packages" ] || return 0
+    command -v apt-get >/dev/null || missing "the tests need $packages, and there is no apt-get here; install them by hand"
+    local root=()
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null \
+            || missing "the tests need $packages; run: sudo apt-get install --no-install-recommends $packages"
+        root=(sudo -n)
+    fi
+    say "Installing $packages"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    # A service that a package would start at once is not wanted: the tests start their own.
+    # shellcheck disable=SC2086
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends $packages \
+        || missing "apt-get cannot install $packages; see its messages above"
+}
+
+install_mitmproxy() {
+    if [ -n "${CULVERT_MITMDUMP:-}" ]; then
+        return 0
+    fi
+    local place=$tools/mitmproxy
+    if ! "$place/bin/mitmdump" --version 2>/dev/null | grep -qw "$MITMPROXY_VERSION"; then
+        say "Installing mitmproxy $MITMPROXY_VERSION into $place"
+        rm -rf "$place"
+        /usr/bin/python3 -m venv "$place"
+        "$place/bin/pip" install -q --disable-pip-version-check "mitmproxy==$MITMPROXY_VERSION" \
+            || missing "pip cannot install mitmproxy $MITMPROXY_VERSION; set CULVERT_MITMDUMP to a mitmdump of your own"
+    fi
+    export CULVERT_MITMDUMP=$place/bin/mitmdump
+}
+
+command -v cargo >/dev/null || missing "cargo is missing; install Rust from https://rustup.rs"
+command -v cc >/dev/null || missing "a C compiler is missing; run: sudo apt-get install build-essential"
+start=$SECONDS
+install_packages
+install_mitmproxy
+
+say "Building everything, once"
+cargo test --workspace --release --locked --no-run --quiet
+export CULVERT_BIN_DIR=$target/release
+for binary in culvert culvert-relay; do
+    [ -x "$CULVERT_BIN_DIR/$binary" ] || missing "the build left no $CULVERT_BIN_DIR/$binary"
+done
+built=$((SECONDS - start))
+
+say "Testing"
+: >"$report"
+export CULVERT_TEST_REPORT=$report
+[ "$full" = 0 ] || export CULVERT_TEST_FULL=1
+status=0
+cargo test --workspace --release --locked --no-fail-fast --quiet 2>&1 | tee "$log" || status=1
+
+count() { awk -v what="$1" '/^test result:/ { for (i = 1; i <= NF; i++) if ($(i + 1) ~ "^" what) sum += $i } END { print sum + 0 }' "$log"; }
+passed=$(count passed) failed=$(count failed) ignored=$(count ignored)
+
+say "Summary"
+if [ -s "$report" ]; then
+    echo "Measured on this machine ($(nproc) cores):"
+    sort "$report" | sed 's/^/  /'
+fi
+if [ "$failed" != 0 ]; then
+    echo "Failed:"
+    sed -n 's/^    \([A-Za-z0-9_:]*\)$/  \1/p' "$log" | sort -u
+fi
+echo "$passed passed, $failed failed, $ignored ignored; ready to test after $built s, done after $((SECONDS - start)) s; log: $log"
+# An ignored test is one that nobody runs.
+[ "$ignored" = 0 ] || status=1
+[ "$passed" != 0 ] || status=1
+[ "$status" = 0 ] || echo "NOT PASSED"
+exit "$status"
