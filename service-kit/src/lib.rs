@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows about relays or brokers. A server takes from it:
 //!
+//! - [`config`]: settings from flags, environment and a file, every problem reported at once;
 //! - [`telemetry`]: logs as text or JSON; [`mod@metric_set`]: series declared once per crate;
 //! - [`lifecycle`]: drain and kill, readiness, signals;
 //! - [`admin`]: the port for probes and scrapes;
@@ -11,6 +12,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod lifecycle;
 pub mod metric_set;
 pub mod proxy_protocol;

@@ -16,7 +16,7 @@ struct Running {
 
 async fn start() -> Running {
     let registry = Registry::new();
-    registry.recorder().register_counter(
+    let _ = registry.recorder().register_counter(
         &metrics::Key::from_name("test_total"),
         &metrics::Metadata::new("test", metrics::Level::INFO, None),
     );
