@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use culvert_service_kit::Secret;
-use ipnet::IpNet;
+use culvert_service_kit::proxy_protocol::TrustedSources;
+use culvert_service_kit::tls::Files;
 
 use crate::quota::Rate;
 
@@ -24,7 +25,7 @@ pub struct Config {
     /// Host names, beside those in the certificate, that a hello may name.
     pub names: Vec<String>,
     /// Balancers whose PROXY protocol v2 header is required and believed.
-    pub proxy_protocol_from: Vec<IpNet>,
+    pub proxy_protocol_from: TrustedSources,
     /// Who may come in.
     pub admission: AdmissionPolicy,
     /// How much a connection, peer, tenant, source address and the node may do.
@@ -39,12 +40,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub enum Tls {
     /// TLS 1.2 and 1.3 with this certificate chain and key, read again when the files change.
-    Files {
-        /// PEM, the leaf first.
-        certificate: PathBuf,
-        /// PEM: PKCS#8, PKCS#1 or SEC1.
-        key: PathBuf,
-    },
+    Files(Files),
     /// None: only behind a balancer that terminates TLS, or on loopback.
     PlainText,
 }
@@ -201,7 +197,7 @@ impl Config {
             admin_listen: None,
             tls: Tls::PlainText,
             names: Vec::new(),
-            proxy_protocol_from: Vec::new(),
+            proxy_protocol_from: TrustedSources::default(),
             admission: AdmissionPolicy { open: true, ..AdmissionPolicy::default() },
             limits: Limits::default(),
             timing: Timing::default(),

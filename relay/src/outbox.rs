@@ -9,7 +9,7 @@
 //! - the relay's own frames (members, notices) have a bound of their own; a connection that lets even
 //!   those pile up is closed as slow, because losing one would leave it with a wrong picture;
 //! - verdicts are merged by address and reason, so they are never dropped; the number of different
-//!   ones is bounded by the reader, which stops reading while [`Outbox::verdict_backlog`] is high.
+//!   ones is bounded by the reader, which stops reading until [`Outbox::poll_verdicts_below`] lets it go on.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -59,6 +59,7 @@ struct Queue {
     writer: Option<Waker>,
     reader: Option<Waker>,
     close: Option<Close>,
+    held: bool,
 }
 
 struct Parcel {
@@ -129,6 +130,24 @@ impl Outbox {
         }
     }
 
+    /// Writes nothing until [`Outbox::release`], so that what is said about a topic that is being
+    /// joined does not come before the answer to the join.
+    pub fn hold(&self) {
+        self.queue.lock().held = true;
+    }
+
+    /// Goes on writing, with `first` ahead of everything that waits.
+    pub fn release(&self, first: &Frame) {
+        let mut queue = self.queue.lock();
+        queue.held = false;
+        if queue.close.is_none() {
+            let frame = encode(first);
+            queue.count_own(frame.len());
+            queue.own.push_front(frame);
+            queue.wake_writer();
+        }
+    }
+
     /// Reports `count` more undelivered frames.
     pub fn report(&self, key: VerdictKey, count: u32) {
         let mut queue = self.queue.lock();
@@ -137,11 +156,6 @@ impl Outbox {
             *total = total.saturating_add(count);
             queue.wake_writer();
         }
-    }
-
-    /// How many different verdicts wait to be written.
-    pub fn verdict_backlog(&self) -> usize {
-        self.queue.lock().verdicts.len()
     }
 
     /// Waits until fewer than `below` different verdicts wait. One waiter at a time; cancel safe.
@@ -183,8 +197,10 @@ impl Outbox {
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
         let mut room = max_bytes;
-        queue.take_own(out, &mut room);
-        queue.take_classes(out, &mut room);
+        if !queue.held || queue.close.is_some() {
+            queue.take_own(out, &mut room);
+            queue.take_classes(out, &mut room);
+        }
         if !out.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -228,28 +244,25 @@ impl Queue {
         }
     }
 
+    /// Verdicts first: whoever pings behind its frames has all verdicts about them when the pong comes.
     fn take_own(&mut self, out: &mut Vec<Bytes>, room: &mut usize) {
+        if !self.verdicts.is_empty() {
+            for (key, count) in self.verdicts.drain() {
+                let VerdictKey { handle, to, broadcast, verdict } = key;
+                let frame = encode(&Frame::Undeliverable { broadcast, handle, to, verdict, count });
+                *room = room.saturating_sub(frame.len());
+                out.push(frame);
+            }
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
         while *room > 0
             && let Some(frame) = self.own.pop_front()
         {
             self.own_bytes -= frame.len() + PARCEL_OVERHEAD;
             *room = room.saturating_sub(frame.len());
             out.push(frame);
-        }
-        if !self.verdicts.is_empty() && *room > 0 {
-            for (key, count) in self.verdicts.drain() {
-                let frame = Frame::Undeliverable {
-                    broadcast: key.broadcast,
-                    handle: key.handle,
-                    to: key.to,
-                    verdict: key.verdict,
-                    count,
-                };
-                out.push(encode(&frame));
-            }
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
         }
     }
 
@@ -387,6 +400,19 @@ mod tests {
         assert_eq!(order[0], left.encode().unwrap(), "about B, which sent nothing");
         assert_eq!(order[1], "sent");
         assert_eq!(take(&outbox, usize::MAX), [left.encode().unwrap(), back.encode().unwrap()]);
+    }
+
+    #[test]
+    fn nothing_comes_before_the_answer_to_a_join() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.hold();
+        outbox.push(A, Class::Control, frame("early")).unwrap();
+        outbox.push_own(&Frame::Gap { from: None, count: 0 });
+        assert!(take(&outbox, usize::MAX).is_empty());
+        let joined = Frame::Notice(culvert_wire::Notice::Restored);
+        outbox.release(&joined);
+        let order = take(&outbox, usize::MAX);
+        assert_eq!((&order[0], order.len()), (&joined.encode().unwrap(), 3));
     }
 
     #[test]

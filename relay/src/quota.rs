@@ -49,7 +49,7 @@ const SECOND: u64 = 1_000_000_000;
 impl Bucket {
     /// A full bucket.
     pub fn new(rate: Rate) -> Self {
-        let unit_cost = if rate.per_second == 0 { 0 } else { (SECOND * FRACTION / rate.per_second).max(1) };
+        let unit_cost = (SECOND * FRACTION).checked_div(rate.per_second).map_or(0, |cost| cost.max(1));
         let tolerance = rate.burst.max(1).saturating_mul(unit_cost) / FRACTION;
         Self { unit_cost, tolerance, full_at: AtomicU64::new(0) }
     }

@@ -81,7 +81,7 @@ impl MemoryBus {
     }
 
     /// The other nodes, and whether some are out of reach.
-    fn others(&self) -> (Vec<(NodeId, Arc<dyn Inbox>)>, bool) {
+    fn others(&self) -> (Vec<Arc<dyn Inbox>>, bool) {
         let me = *self.node.read();
         let nodes = self.hub.nodes.read();
         let mut cut = false;
@@ -93,7 +93,7 @@ impl MemoryBus {
                 cut |= out;
                 !out
             })
-            .map(|(node, inbox)| (*node, inbox.clone()))
+            .map(|(_, inbox)| inbox.clone())
             .collect();
         (others, cut)
     }
@@ -101,7 +101,7 @@ impl MemoryBus {
     fn gather(&self, limit: usize, ask: impl Fn(&dyn Inbox) -> Members) -> Members {
         let (others, degraded) = self.others();
         let mut all = Members { degraded, ..Members::default() };
-        for (_, inbox) in others {
+        for inbox in others {
             let members = ask(&*inbox);
             all.total += members.total;
             let room = limit - all.list.len();
@@ -142,7 +142,7 @@ impl Bus for MemoryBus {
     }
 
     fn leave(&self, topic: TopicId, member: Member) {
-        for (_, inbox) in self.others().0 {
+        for inbox in self.others().0 {
             inbox.departed(topic, member);
         }
     }
@@ -163,7 +163,7 @@ impl Bus for MemoryBus {
 
     fn broadcast(&self, letter: Letter) -> Result<(), (u32, Verdict)> {
         let from = letter.from.node();
-        for (_, inbox) in self.others().0 {
+        for inbox in self.others().0 {
             if let Err(count) = inbox.deliver_broadcast(&letter) {
                 self.hub.tell(from, |sender| {
                     sender.verdict(Undelivered {

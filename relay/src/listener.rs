@@ -1,0 +1,201 @@
+//! Accepts connections and takes each through its handshake, in a task of its own, under one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use culvert_service_kit::Shutdown;
+use culvert_service_kit::proxy_protocol::{self, Origin};
+use culvert_wire::Close;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::WebSocketStream;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts::Seat;
+use crate::handshake::{self, Admitted, Rejected};
+use crate::http;
+use crate::metrics::Refusal;
+use crate::node::Node;
+use crate::peer;
+use crate::reader::Reader;
+use crate::socket::{Counted, Socket};
+
+/// Pause when the process is out of file descriptors, instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// What every connection task needs.
+pub struct Listener {
+    /// The node.
+    pub node: Arc<Node>,
+    /// TLS, or `None` for plain text.
+    pub tls: Option<TlsAcceptor>,
+    /// Killing it ends every connection.
+    pub shutdown: Shutdown,
+    pending: AtomicUsize,
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// The address is taken or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    // A restarted node takes its port back although old connections linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Listener {
+    /// A listener for this node.
+    pub fn new(node: Arc<Node>, tls: Option<TlsAcceptor>, shutdown: Shutdown) -> Arc<Self> {
+        Arc::new(Self { node, tls, shutdown, pending: AtomicUsize::new(0) })
+    }
+
+    /// Accepts until dropped; each connection runs in `tasks` until it ends or everything is killed.
+    pub async fn accept(self: &Arc<Self>, listener: TcpListener, tasks: &TaskTracker) {
+        let metrics = &self.node.metrics;
+        loop {
+            let (tcp, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    metrics.accept_pauses.increment(1);
+                    tracing::warn!(%error, "cannot accept connections, pausing; raise the limit of open files");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            metrics.accepted.increment(1);
+            let limits = &self.node.config.limits;
+            let pending = self.pending.load(Ordering::Relaxed);
+            if pending >= limits.handshakes_pending
+                || self.node.local().connections() + pending >= limits.connections
+            {
+                metrics.refused[Refusal::NodeFull].increment(1);
+                continue;
+            }
+            let pending = Pending::new(self.clone());
+            let listener = self.clone();
+            tasks.spawn(async move {
+                let killed = listener.shutdown.killed();
+                tokio::select! {
+                    () = listener.connection(tcp, address, pending) => {}
+                    () = killed => {}
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, tcp: TcpStream, address: SocketAddr, pending: Pending) {
+        let node = &self.node;
+        let started = Instant::now();
+        // Boxed, so that an idle peer's task does not keep room for a handshake that is over.
+        let opened = Box::pin(tokio::time::timeout(node.config.timing.handshake, self.open(tcp, address)));
+        let opened = opened.await;
+        drop(pending);
+        let (admitted, socket) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(refusal)) => return self.refused(address, refusal),
+            Err(_) => return self.refused(address, Refusal::Timeout),
+        };
+        node.metrics.handshake_seconds.record(started.elapsed().as_secs_f64());
+        let Admitted { link, replaces, grant, seats } = admitted;
+        tracing::debug!(conn = %link.id, peer = %link.peer.short(), %address, tenant = grant.tenant, "peer connected");
+        let (expiry, expires) = watch::channel(grant.expires_at);
+        let reader = Reader::new(node.clone(), link.clone(), replaces, grant, seats, expiry);
+        let close = peer::run(node, &link, reader, expires, socket).await;
+        node.metrics.closed[close].increment(1);
+        tracing::debug!(conn = %link.id, close = close.name(), "peer disconnected");
+    }
+
+    fn refused(&self, address: SocketAddr, refusal: Refusal) {
+        self.node.metrics.refused[refusal].increment(1);
+        tracing::debug!(%address, reason = refusal.name(), "connection refused before the hello");
+    }
+
+    /// Everything between accept and welcome.
+    async fn open(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(Admitted, WebSocketStream<Socket>), Refusal> {
+        let (tcp, seat) = self.seat(tcp, address).await?;
+        let mut socket =
+            http::upgrade(self.encrypt(tcp).await?, &self.node.config.limits, self.node.is_leaving()).await?;
+        match handshake::admit(&self.node, &mut socket, seat).await {
+            Ok(admitted) => Ok((admitted, socket)),
+            Err(Rejected::Gone) => Err(Refusal::Disconnected),
+            Err(Rejected::Close(close)) => {
+                self.reject(&mut socket, close).await;
+                Err(Refusal::Disconnected)
+            }
+        }
+    }
+
+    async fn reject(&self, socket: &mut WebSocketStream<Socket>, close: Close) {
+        self.node.metrics.closed[close].increment(1);
+        peer::farewell(socket, close).await;
+    }
+
+    /// The real address of the peer, and a seat for it.
+    async fn seat(&self, mut tcp: TcpStream, address: SocketAddr) -> Result<(TcpStream, Seat), Refusal> {
+        let mut source = address.ip();
+        if self.node.config.proxy_protocol_from.contains(source)
+            && let Origin::Peer { source: real, .. } = proxy_protocol::read(&mut tcp).await?
+        {
+            source = real.ip();
+        }
+        let seat = self.node.seat_source(source).map_err(|_| Refusal::Source)?;
+        // Frames are small and batched by us; Nagle's delay would only add to them.
+        tcp.set_nodelay(true).map_err(|_| Refusal::Disconnected)?;
+        Ok((tcp, seat))
+    }
+
+    async fn encrypt(&self, tcp: TcpStream) -> Result<Socket, Refusal> {
+        let counted = Counted::new(tcp);
+        match &self.tls {
+            None => Ok(Socket::Plain(counted)),
+            Some(acceptor) => {
+                let tls = acceptor.accept(counted).await.map_err(|_| Refusal::Tls)?;
+                Ok(Socket::Tls(Box::new(tls)))
+            }
+        }
+    }
+}
+
+/// Counts a handshake that is under way.
+struct Pending(Arc<Listener>);
+
+impl Pending {
+    fn new(listener: Arc<Listener>) -> Self {
+        listener.pending.fetch_add(1, Ordering::Relaxed);
+        listener.node.metrics.handshakes.increment(1.0);
+        Self(listener)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+        self.0.node.metrics.handshakes.decrement(1.0);
+    }
+}
+
+/// Errors of the one connection that was about to be accepted; the port itself is fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,123 @@
+//! The series of a relay node. A doc comment is the help text; `docs/metrics.md` is generated from it.
+
+use culvert_wire::frame::Kind;
+use culvert_wire::{Class, Close, Verdict};
+
+/// Why a connection never got as far as a hello.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The node is draining.
+    Draining,
+    /// The node has as many connections, or pending handshakes, as it may.
+    NodeFull,
+    /// The source address connects too often or has too many connections.
+    Source,
+    /// The PROXY protocol header is missing or malformed.
+    ProxyProtocol,
+    /// The TLS handshake ended with an error.
+    Tls,
+    /// The HTTP request is malformed or asks for something that is not here.
+    Http,
+    /// The handshake was not finished in time.
+    Timeout,
+    /// The peer went away before the end of the handshake.
+    Disconnected,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: &'static [Refusal] = &[
+        Refusal::Draining,
+        Refusal::NodeFull,
+        Refusal::Source,
+        Refusal::ProxyProtocol,
+        Refusal::Tls,
+        Refusal::Http,
+        Refusal::Timeout,
+        Refusal::Disconnected,
+    ];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refusal::Draining => "draining",
+            Refusal::NodeFull => "node_full",
+            Refusal::Source => "source",
+            Refusal::ProxyProtocol => "proxy_protocol",
+            Refusal::Tls => "tls",
+            Refusal::Http => "http",
+            Refusal::Timeout => "timeout",
+            Refusal::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// Where a frame was handed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// A connection of this node.
+    Local,
+    /// Another node.
+    Remote,
+}
+
+impl Route {
+    /// Both.
+    pub const ALL: &'static [Route] = &[Route::Local, Route::Remote];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Route::Local => "local",
+            Route::Remote => "remote",
+        }
+    }
+}
+
+culvert_service_kit::metric_set! {
+    /// Series of one relay node.
+    pub struct Metrics {
+        /// TCP connections accepted.
+        pub accepted: counter "culvert_relay_accepted_total",
+        /// Connections refused before the hello, by reason.
+        pub refused: counter "culvert_relay_refused_total" { reason: Refusal = Refusal::ALL, Refusal::name },
+        /// Times the accept loop paused because the process was out of file descriptors.
+        pub accept_pauses: counter "culvert_relay_accept_pauses_total",
+        /// Connections whose handshake is under way.
+        pub handshakes: gauge "culvert_relay_handshakes",
+        /// Seconds from accept to welcome, of admitted connections.
+        pub handshake_seconds: histogram "culvert_relay_handshake_seconds",
+        /// Connections of admitted peers.
+        pub connections: gauge "culvert_relay_connections",
+        /// Connections that ended after the upgrade, by close reason.
+        pub closed: counter "culvert_relay_closed_total" { close: Close = Close::ALL, Close::name },
+        /// Topic memberships of this node's connections.
+        pub memberships: gauge "culvert_relay_memberships",
+        /// Frames read from peers, by kind; unknown kinds are not counted here.
+        pub frames_received: counter "culvert_relay_frames_received_total" { kind: Kind = Kind::ALL, Kind::name },
+        /// Frames of kinds that this version does not know, which were skipped.
+        pub frames_skipped: counter "culvert_relay_frames_skipped_total",
+        /// Payload frames handed to a connection's queue or to another node.
+        pub frames_forwarded: counter "culvert_relay_frames_forwarded_total" { route: Route = Route::ALL, Route::name },
+        /// Payload bytes handed to a connection's queue or to another node.
+        pub bytes_forwarded: counter "culvert_relay_bytes_forwarded_total" { class: Class = Class::ALL, Class::name },
+        /// Payload frames that were not delivered, by the verdict their sender got.
+        pub undeliverable: counter "culvert_relay_undeliverable_total" { verdict: Verdict = Verdict::ALL, Verdict::name },
+        /// Frames written to peers, the relay's own included.
+        pub frames_written: counter "culvert_relay_frames_written_total",
+        /// Times the queues of a connection were drained into one write.
+        pub flushes: counter "culvert_relay_flushes_total",
+        /// Bytes read from peers' sockets, TLS included.
+        pub bytes_read: counter "culvert_relay_socket_read_bytes_total",
+        /// Bytes written to peers' sockets, TLS included.
+        pub bytes_written: counter "culvert_relay_socket_written_bytes_total",
+        /// Times a connection's reading was paused because it was over a limit.
+        pub throttled: counter "culvert_relay_throttled_total",
+        /// Joins and lookups refused, by reason.
+        pub joins_refused: counter "culvert_relay_joins_refused_total" { refusal: culvert_wire::JoinRefusal = culvert_wire::JoinRefusal::ALL, culvert_wire::JoinRefusal::name },
+        /// Gaps announced to connections because the bus lost frames.
+        pub gaps: counter "culvert_relay_gaps_total",
+        /// 1 while the rest of the cluster is out of reach, 0 otherwise.
+        pub degraded: gauge "culvert_relay_degraded",
+    }
+}

@@ -1,0 +1,154 @@
+//! The life of one admitted connection: read, write and watch, in one task.
+//!
+//! Whichever of the three ends first ends the connection; its reason is told to the peer, counted and
+//! logged, and the reader's drop takes it out of every topic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use culvert_wire::{Close, Frame, Notice};
+use futures_util::{Sink, SinkExt, StreamExt};
+use tokio::sync::watch;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::link::Link;
+use crate::node::Node;
+use crate::reader::Reader;
+use crate::socket::{Moved, Socket};
+
+/// How long a peer may take to acknowledge a close, so that it reads the reason before the connection
+/// is torn down.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Frames that one write may hold; with the byte limit it bounds the time to the next look at the queue.
+const MOST_FRAMES: usize = 1024;
+
+/// Runs an admitted connection to its end and gives the reason.
+pub async fn run(
+    node: &Arc<Node>,
+    link: &Arc<Link>,
+    mut reader: Reader,
+    expiry: watch::Receiver<Option<u64>>,
+    socket: WebSocketStream<Socket>,
+) -> Close {
+    let moved = socket.get_ref().moved().clone();
+    let (mut sink, mut stream) = socket.split();
+    let close = tokio::select! {
+        biased;
+        close = write(node, link, &moved, &mut sink) => close,
+        close = reader.run(&mut stream) => close,
+        close = watch_over(node, link, expiry) => close,
+    };
+    // Out of every topic first: nobody waits for a peer that lingers.
+    drop(reader);
+    link.outbox.close(close);
+    node.metrics.bytes_read.increment(moved.read());
+    node.metrics.bytes_written.increment(moved.written());
+    if close != Close::Done
+        && let Ok(mut socket) = sink.reunite(stream)
+    {
+        farewell(&mut socket, close).await;
+    }
+    close
+}
+
+/// Says why, then waits a moment for the peer to read it: closing with unread bytes would reset the
+/// connection and lose the reason.
+pub async fn farewell(socket: &mut WebSocketStream<Socket>, close: Close) {
+    let frame = CloseFrame { code: close.code().into(), reason: close.sentence().into() };
+    let _ = tokio::time::timeout(LINGER, async {
+        socket.close(Some(frame)).await?;
+        while let Some(message) = socket.next().await {
+            message?;
+        }
+        Ok::<(), tungstenite::Error>(())
+    })
+    .await;
+}
+
+/// Writes what the queue holds: everything that is ready, then one flush.
+async fn write<S>(node: &Node, link: &Link, moved: &Moved, sink: &mut S) -> Close
+where
+    S: Sink<Message, Error = tungstenite::Error> + Unpin,
+{
+    let most = node.config.limits.write_buffer;
+    let mut batch: Vec<Bytes> = Vec::new();
+    loop {
+        batch.clear();
+        let taken = std::future::poll_fn(|cx| link.outbox.poll_take(&mut batch, most, cx)).await;
+        if let Err(close) = taken {
+            return close;
+        }
+        let frames = batch.len() as u64;
+        let written = deadline(node.config.timing.write, moved, async {
+            for chunk in batch.chunks(MOST_FRAMES) {
+                for frame in chunk {
+                    sink.feed(Message::Binary(frame.clone())).await?;
+                }
+            }
+            sink.flush().await
+        });
+        match written.await {
+            Some(Ok(())) => {
+                node.metrics.frames_written.increment(frames);
+                node.metrics.flushes.increment(1);
+            }
+            Some(Err(_)) => return Close::Done,
+            None => return Close::Slow,
+        }
+    }
+}
+
+/// `None` once nothing at all was written for `limit`, however long `work` takes in all.
+async fn deadline<T>(limit: Duration, moved: &Moved, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let before = moved.written();
+        match tokio::time::timeout(limit, &mut work).await {
+            Ok(done) => return Some(done),
+            Err(_) if moved.written() == before => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Ends a connection that is silent for too long or whose admission has ended.
+async fn watch_over(node: &Node, link: &Link, mut expiry: watch::Receiver<Option<u64>>) -> Close {
+    let timing = &node.config.timing;
+    let mut seen = link.received();
+    let mut silent_since = tokio::time::Instant::now();
+    loop {
+        let expires_at = *expiry.borrow_and_update();
+        let now = node.clock.unix_seconds();
+        let left = expires_at.map(|end| Duration::from_secs(end.saturating_sub(now)));
+        if left == Some(Duration::ZERO) {
+            return Close::TicketExpired;
+        }
+        let idle_in = (silent_since + timing.idle).saturating_duration_since(tokio::time::Instant::now());
+        let until_notice = left.map(|left| left.saturating_sub(timing.expiry_notice));
+        let next = match (left, until_notice) {
+            (_, Some(notice)) if !notice.is_zero() => idle_in.min(notice),
+            (Some(left), _) => idle_in.min(left),
+            _ => idle_in,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            _ = expiry.changed() => continue,
+        }
+        if until_notice.is_some_and(|notice| !notice.is_zero() && notice <= next)
+            && let Some(expires_at) = expires_at
+        {
+            link.outbox.push_own(&Frame::Notice(Notice::Expiring { expires_at }));
+        }
+        let received = link.received();
+        if received != seen || link.is_paused() {
+            seen = received;
+            silent_since = tokio::time::Instant::now();
+        } else if silent_since.elapsed() >= timing.idle {
+            return Close::Idle;
+        }
+    }
+}

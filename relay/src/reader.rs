@@ -1,0 +1,442 @@
+//! What a connection sends: every frame of it, in batches.
+//!
+//! A batch is what one read of the socket brought, at most 32 frames; between batches the writer of the
+//! same connection gets its turn, counts are settled and limits paid for. Data frames are forwarded by
+//! their header alone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use culvert_wire::frame::Kind;
+use culvert_wire::{Class, Close, ConnId, Frame, Handle, Header, JoinRefusal, Notice, TopicId, Verdict};
+use futures_util::Stream;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::admission::Grant;
+use crate::bus::{Arrival, Letter};
+use crate::ledger::Ledger;
+use crate::link::Link;
+use crate::metrics::Route;
+use crate::node::{Node, Seats, compose, deliver_header};
+use crate::outbox::VerdictKey;
+use crate::quota::{Bucket, Rate};
+use crate::routes::Routes;
+use crate::topics::LocalMember;
+
+/// Frames after which the writer gets its turn.
+const BATCH: usize = 32;
+
+/// The reading half of one connection.
+pub struct Reader {
+    node: Arc<Node>,
+    link: Arc<Link>,
+    replaces: ConnId,
+    grant: Grant,
+    seats: Seats,
+    frames: Bucket,
+    bytes: Bucket,
+    max_topics: usize,
+    most_urgent: Class,
+    routes: Routes,
+    ledger: Ledger,
+    throttled: bool,
+    expiry: tokio::sync::watch::Sender<Option<u64>>,
+}
+
+/// What a batch ended with.
+enum Step {
+    /// Everything that was there.
+    Batch,
+    /// As much as one turn allows; there may be more.
+    FullBatch,
+    Join(TopicId),
+    Lookup(TopicId),
+    Close(Close),
+}
+
+impl Reader {
+    /// A reader for an admitted connection. `expiry` is told when a renewed ticket ends.
+    pub fn new(
+        node: Arc<Node>,
+        link: Arc<Link>,
+        replaces: ConnId,
+        grant: Grant,
+        seats: Seats,
+        expiry: tokio::sync::watch::Sender<Option<u64>>,
+    ) -> Self {
+        let (frames, bytes) = rates(&node, &grant);
+        let limits = &node.config.limits;
+        Self {
+            frames: Bucket::new(frames),
+            bytes: Bucket::new(bytes),
+            max_topics: usize::from(max_topics(limits.topics_per_connection, &grant)),
+            most_urgent: grant.limits.highest_class.unwrap_or(Class::Control),
+            node,
+            link,
+            replaces,
+            grant,
+            seats,
+            routes: Routes::default(),
+            ledger: Ledger::default(),
+            throttled: false,
+            expiry,
+        }
+    }
+
+    /// Reads until the connection ends, and says why it did.
+    pub async fn run<S>(&mut self, stream: &mut S) -> Close
+    where
+        S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
+    {
+        loop {
+            let step = std::future::poll_fn(|cx| self.poll_batch(stream, cx)).await;
+            match step {
+                Step::Batch => {}
+                Step::FullBatch => yield_once().await,
+                Step::Join(topic) => self.join(topic).await,
+                Step::Lookup(topic) => self.lookup(topic).await,
+                Step::Close(close) => {
+                    self.settle();
+                    return close;
+                }
+            }
+            let pause = self.settle();
+            if !pause.is_zero() {
+                self.pause(pause).await;
+            }
+            let backlog = self.node.config.limits.verdict_backlog;
+            std::future::poll_fn(|cx| self.link.outbox.poll_verdicts_below(backlog, cx)).await;
+        }
+    }
+
+    fn poll_batch<S>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<Step>
+    where
+        S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
+    {
+        for frames in 0..BATCH {
+            let message = match Pin::new(&mut *stream).poll_next(cx) {
+                Poll::Ready(message) => message,
+                Poll::Pending if frames == 0 => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Step::Batch),
+            };
+            if let Some(step) = self.take(message) {
+                return Poll::Ready(step);
+            }
+        }
+        Poll::Ready(Step::FullBatch)
+    }
+
+    fn take(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Option<Step> {
+        match message {
+            Some(Ok(Message::Binary(frame))) => self.frame(frame),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+                // WebSocket's own, answered by the codec; they cost as much as a frame.
+                self.ledger.received(None);
+                None
+            }
+            Some(Ok(Message::Close(_))) | None => Some(Step::Close(Close::Done)),
+            Some(Ok(Message::Text(_) | Message::Frame(_))) => Some(Step::Close(Close::Protocol)),
+            Some(Err(error)) => Some(Step::Close(close_for(&error))),
+        }
+    }
+
+    fn frame(&mut self, frame: Bytes) -> Option<Step> {
+        let Ok((header, payload)) = Header::split(&frame) else { return Some(Step::Close(Close::Protocol)) };
+        if header.kind == Kind::Send.number() {
+            self.ledger.received_send();
+            self.send(header, payload);
+            return None;
+        }
+        self.other(frame)
+    }
+
+    fn other(&mut self, frame: Bytes) -> Option<Step> {
+        let Ok(frame) = Frame::decode(frame) else { return Some(Step::Close(Close::Protocol)) };
+        self.ledger.received(Kind::from_number(frame.kind()));
+        match frame {
+            Frame::Join { topic } => {
+                self.ledger.frames += self.node.config.limits.membership_cost;
+                Some(Step::Join(topic))
+            }
+            Frame::Lookup { topic } => {
+                self.ledger.frames += self.node.config.limits.membership_cost;
+                Some(Step::Lookup(topic))
+            }
+            Frame::Leave { handle } => {
+                self.ledger.frames += self.node.config.limits.membership_cost;
+                if let Some(topic) = self.routes.exit(handle) {
+                    self.exit(topic);
+                }
+                None
+            }
+            Frame::Broadcast { class, handle, payload } => {
+                self.broadcast(class, handle, payload);
+                None
+            }
+            Frame::Renew { ticket } => {
+                self.renew(&ticket);
+                None
+            }
+            Frame::Ping { token, padding } => {
+                self.ledger.bytes += padding.len() as u64;
+                self.link.outbox.push_own(&Frame::Pong { token, padding });
+                None
+            }
+            Frame::Unknown { .. } => None,
+            // The relay's own kinds, and a second hello.
+            _ => Some(Step::Close(Close::Protocol)),
+        }
+    }
+
+    /// Forwards one payload by its header; whatever becomes of it, somebody is told.
+    fn send(&mut self, header: Header, payload: &[u8]) {
+        self.ledger.bytes += payload.len() as u64;
+        let Header { class, handle, conn: to, .. } = header;
+        let sent = match self.routes.topic(handle) {
+            None => Err(Verdict::NotAllowed),
+            Some(_) if class < self.most_urgent => Err(Verdict::NotAllowed),
+            Some(_) if to.node() == self.node.id => self.send_local(class, handle, to, payload),
+            Some(topic) => self.send_remote(class, topic, to, payload),
+        };
+        match sent {
+            Ok(route) => self.ledger.forwarded(route, class, payload.len()),
+            Err(verdict) => self.undelivered(VerdictKey { handle, to, broadcast: false, verdict }, 1),
+        }
+    }
+
+    fn send_local(
+        &mut self,
+        class: Class,
+        handle: Handle,
+        to: ConnId,
+        payload: &[u8],
+    ) -> Result<Route, Verdict> {
+        let route = self.routes.find(&self.node.topics, handle, to).ok_or(Verdict::Gone)?;
+        let header = deliver_header(class, false, route.handle, self.link.id);
+        route.link.outbox.push(self.link.id, class, compose(header, payload))?;
+        Ok(Route::Local)
+    }
+
+    fn send_remote(
+        &self,
+        class: Class,
+        topic: TopicId,
+        to: ConnId,
+        payload: &[u8],
+    ) -> Result<Route, Verdict> {
+        self.node.bus.forward(self.letter(class, topic, to, payload))?;
+        Ok(Route::Remote)
+    }
+
+    fn letter(&self, class: Class, topic: TopicId, to: ConnId, payload: &[u8]) -> Letter {
+        let (from, sender) = (self.link.id, self.link.peer);
+        Letter { topic, from, to, sender, class, payload: Bytes::copy_from_slice(payload) }
+    }
+
+    fn broadcast(&mut self, class: Class, handle: Handle, payload: Bytes) {
+        let key = |verdict| VerdictKey { handle, to: ConnId::NONE, broadcast: true, verdict };
+        let topic = match self.routes.topic(handle) {
+            Some(topic) if class >= self.most_urgent => topic,
+            _ => return self.undelivered(key(Verdict::NotAllowed), 1),
+        };
+        let (id, peer) = (self.link.id, self.link.peer);
+        let (taken, refused) = self.node.local().broadcast(&topic, id, peer, class, &payload);
+        for _ in 0..taken {
+            self.ledger.forwarded(Route::Local, class, payload.len());
+        }
+        // Charged for every recipient, reached or not, and never for less than one.
+        let recipients = u64::from(taken + refused).max(1);
+        self.ledger.bytes += payload.len() as u64 * recipients;
+        self.ledger.frames += recipients - 1;
+        if refused > 0 {
+            self.undelivered(key(Verdict::Full), refused);
+        }
+        if let Err((count, verdict)) =
+            self.node.bus.broadcast(self.letter(class, topic, ConnId::NONE, &payload))
+        {
+            self.undelivered(key(verdict), count);
+        }
+    }
+
+    fn undelivered(&mut self, key: VerdictKey, count: u32) {
+        self.ledger.undelivered(key.verdict, count);
+        self.link.outbox.report(key, count);
+    }
+
+    async fn join(&mut self, topic: TopicId) {
+        let refusal = if !self.grant.opens(&topic) {
+            Some(JoinRefusal::NotAllowed)
+        } else if self.routes.handle_of(&topic).is_none() && self.routes.joined() >= self.max_topics {
+            Some(JoinRefusal::TooManyTopics)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(topic, refusal);
+        }
+        self.link.outbox.hold();
+        let known = self.routes.handle_of(&topic);
+        let handle = known.unwrap_or_else(|| self.routes.enter(topic));
+        let arrival = Arrival { member: self.link.member(), replaces: self.replaces };
+        if known.is_none() {
+            // Entered first, read after: of two that join at the same time, one sees the other.
+            let member = LocalMember { link: self.link.clone(), handle };
+            if self.node.topics.enter(topic, member).is_err() {
+                self.routes.exit(handle);
+                self.node.metrics.joins_refused[JoinRefusal::Limited].increment(1);
+                return self
+                    .link
+                    .outbox
+                    .release(&Frame::JoinRefused { topic, refusal: JoinRefusal::Limited });
+            }
+            self.node.metrics.memberships.increment(1.0);
+            self.node.local().announce(topic, &arrival);
+        }
+        let limit = self.node.config.limits.members_listed;
+        let mut members = self.node.topics.list(&topic, self.link.id, limit);
+        let room = limit - members.list.len();
+        let remote = match known {
+            None => self.node.bus.join(topic, arrival, room).await,
+            Some(_) => self.node.bus.lookup(topic, room).await,
+        };
+        members.total += remote.total;
+        members.degraded = remote.degraded;
+        members.list.extend(remote.list);
+        self.link.outbox.release(&Frame::Joined { handle, topic, members });
+    }
+
+    async fn lookup(&mut self, topic: TopicId) {
+        if !self.grant.opens(&topic) {
+            return self.refuse(topic, JoinRefusal::NotAllowed);
+        }
+        let limit = self.node.config.limits.members_listed;
+        let mut members = self.node.topics.list(&topic, self.link.id, limit);
+        let remote = self.node.bus.lookup(topic, limit - members.list.len()).await;
+        members.total += remote.total;
+        members.degraded = remote.degraded;
+        members.list.extend(remote.list);
+        self.link.outbox.push_own(&Frame::Peers { topic, members });
+    }
+
+    fn refuse(&self, topic: TopicId, refusal: JoinRefusal) {
+        self.node.metrics.joins_refused[refusal].increment(1);
+        self.link.outbox.push_own(&Frame::JoinRefused { topic, refusal });
+    }
+
+    /// Leaves a topic that [`Routes`] has forgotten already.
+    fn exit(&self, topic: TopicId) {
+        if self.node.topics.exit(&topic, self.link.id) {
+            self.node.metrics.memberships.decrement(1.0);
+            let member = self.link.member();
+            self.node.local().bid_farewell(topic, &member);
+            self.node.bus.leave(topic, member);
+        }
+    }
+
+    fn renew(&mut self, ticket: &str) {
+        let notice = match self.node.gate.renew(&self.link.peer, &self.grant, ticket) {
+            Ok(grant) => {
+                let (frames, bytes) = rates(&self.node, &grant);
+                self.frames = Bucket::new(frames);
+                self.bytes = Bucket::new(bytes);
+                self.max_topics =
+                    usize::from(max_topics(self.node.config.limits.topics_per_connection, &grant));
+                self.most_urgent = grant.limits.highest_class.unwrap_or(Class::Control);
+                let expires_at = grant.expires_at;
+                self.grant = grant;
+                self.leave_closed_topics();
+                self.expiry.send_replace(expires_at);
+                Notice::Renewed { expires_at: expires_at.unwrap_or(0) }
+            }
+            Err(close) => Notice::RenewRefused { code: close.code() },
+        };
+        self.link.outbox.push_own(&Frame::Notice(notice));
+    }
+
+    /// A new ticket may open less than the old one did.
+    fn leave_closed_topics(&mut self) {
+        let closed: Vec<_> = self.routes.topics().filter(|(_, topic)| !self.grant.opens(topic)).collect();
+        for (handle, topic) in closed {
+            self.routes.exit(handle);
+            self.exit(topic);
+            self.refuse(topic, JoinRefusal::NotAllowed);
+        }
+    }
+
+    /// Charges what was done since the last time; gives the pause that pays for it.
+    fn settle(&mut self) -> Duration {
+        let now = self.node.nanos();
+        let (frames, bytes) = (self.ledger.frames, self.ledger.bytes);
+        let own = self.frames.charge(now, frames).max(self.bytes.charge(now, bytes));
+        let shared = self.seats.charged.iter().map(|seat| seat.account().charge(now, frames, bytes)).max();
+        self.link.count_received(self.ledger.received_frames());
+        self.ledger.settle(&self.node.metrics);
+        own.max(shared.unwrap_or_default())
+    }
+
+    /// Stops reading: the peer feels it as backpressure, and is told once.
+    async fn pause(&mut self, pause: Duration) {
+        self.node.metrics.throttled.increment(1);
+        if !self.throttled {
+            self.throttled = true;
+            self.link.outbox.push_own(&Frame::Notice(Notice::Throttled));
+        }
+        self.link.set_paused(true);
+        tokio::time::sleep(pause).await;
+        self.link.set_paused(false);
+    }
+}
+
+impl Drop for Reader {
+    /// However the connection ends, nobody keeps it as a member.
+    fn drop(&mut self) {
+        let topics: Vec<TopicId> = self.routes.topics().map(|(_, topic)| topic).collect();
+        for topic in topics {
+            self.exit(topic);
+        }
+        self.node.local().remove(self.link.id);
+    }
+}
+
+/// What a connection with this grant may send a second, frames and bytes.
+pub fn rates(node: &Node, grant: &Grant) -> (Rate, Rate) {
+    let limits = &node.config.limits;
+    (
+        limits.connection_frames.at_most(grant.limits.frames_per_second.map(u64::from)),
+        limits.connection_bytes.at_most(grant.limits.bytes_per_second),
+    )
+}
+
+/// The topics that a connection with this grant may be in.
+pub fn max_topics(limit: u16, grant: &Grant) -> u16 {
+    grant.limits.topics.map_or(limit, |topics| topics.min(limit))
+}
+
+/// Gives the other half of the same task its turn, without a trip through the scheduler's idle path.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn close_for(error: &tungstenite::Error) -> Close {
+    use tungstenite::Error;
+    match error {
+        Error::Capacity(_) => Close::TooLarge,
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+        | Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_)
+        | Error::Tls(_) => Close::Done,
+        _ => Close::Protocol,
+    }
+}

@@ -1,0 +1,240 @@
+//! A node from its configuration to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_service_kit::admin::{About, Admin};
+use culvert_service_kit::lifecycle::{self, Drained};
+use culvert_service_kit::metric_set::Registry;
+use culvert_service_kit::tls::{self, Certificates, TlsError};
+use culvert_service_kit::{Clock, Readiness, Shutdown};
+use culvert_wire::{Close, Frame, VERSIONS};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Gate, KeyError, name_matches};
+use crate::bus::memory::MemoryBus;
+use crate::bus::{AttachError, Bus};
+use crate::config::{Config, Tls};
+use crate::listener::{self, Listener};
+use crate::metrics::Metrics;
+use crate::node::{Local, Node};
+
+/// How often ticket keys are compared with their files.
+const KEYS_POLL: Duration = Duration::from_secs(5);
+
+/// A node that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port could not be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A ticket key file cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The cluster has no room.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// A relay node whose ports are open; [`Relay::run`] serves them.
+pub struct Relay {
+    node: Arc<Node>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    certificates: Option<Arc<Certificates>>,
+    acceptor: Option<TlsAcceptor>,
+    registry: Registry,
+    readiness: Readiness,
+}
+
+impl Relay {
+    /// Opens the ports of a node that is alone.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        Self::bind_to(config, Arc::new(MemoryBus::alone()), Clock::system()).await
+    }
+
+    /// Opens the ports of a node that reaches others through `bus`.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind_to(config: Config, bus: Arc<dyn Bus>, clock: Clock) -> Result<Self, StartError> {
+        let registry = Registry::new();
+        let metrics = Metrics::register(registry.recorder());
+        let tls_metrics = tls::Metrics::register(registry.recorder());
+        let certificates = match &config.tls {
+            Tls::Files(files) => Some(Certificates::load(files.clone(), tls_metrics)?),
+            Tls::PlainText => None,
+        };
+        let acceptor = match &certificates {
+            Some(certificates) => Some(TlsAcceptor::from(certificates.server_config()?)),
+            None => None,
+        };
+        let listen =
+            |address| listener::bind(address).map_err(|source| StartError::Listen { address, source });
+        let listener = listen(config.listen)?;
+        let admin = config.admin_listen.map(listen).transpose()?;
+        let gate = Gate::new(&config.admission, names(&config, certificates.clone()), clock.clone())?;
+        let local = Local::new(config.limits.memberships, metrics);
+        let id = bus.attach(local.clone()).await?;
+        let node = Arc::new(Node::new(id, config, gate, clock, bus, local));
+        Ok(Self { node, listener, admin, certificates, acceptor, registry, readiness: Readiness::new() })
+    }
+
+    /// Where peers connect.
+    ///
+    /// # Errors
+    /// The system does not know.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where operators look.
+    ///
+    /// # Errors
+    /// The system does not know.
+    pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.admin.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// The node's series.
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    /// The node's number in its cluster.
+    pub fn id(&self) -> culvert_wire::NodeId {
+        self.node.id
+    }
+
+    /// Serves until `shutdown` asks to drain, then drains, step by step, and returns when all is over.
+    pub async fn run(self, shutdown: Shutdown) -> Drained {
+        let Relay { node, listener, admin, certificates, acceptor, registry, readiness } = self;
+        let peers = TaskTracker::new();
+        let helpers = TaskTracker::new();
+        let stop_admin = tokio_util::sync::CancellationToken::new();
+        if let Some(listener) = admin {
+            let about = About {
+                name: "culvert-relay",
+                version: env!("CARGO_PKG_VERSION"),
+                commit: culvert_service_kit::admin::COMMIT,
+                protocols: VERSIONS,
+            };
+            let admin = Admin { about, readiness: readiness.clone(), registry };
+            helpers.spawn(admin.serve(listener, stop_admin.clone().cancelled_owned()));
+        }
+        let door = Listener::new(node.clone(), acceptor, shutdown.clone());
+        readiness.set(true, "serving");
+        let guard = shutdown.guard("accept loop");
+        let work = async {
+            let _guard = guard;
+            tokio::join!(
+                door.accept(listener, &peers),
+                node.sweep(),
+                watch_keys(&node),
+                watch_certificates(certificates)
+            )
+        };
+        let drained = tokio::select! {
+            _ = work => Drained::CutOff,
+            drained = drain(&node, &readiness, &shutdown, &peers) => drained,
+        };
+        shutdown.kill();
+        peers.close();
+        peers.wait().await;
+        node.bus.detach().await;
+        stop_admin.cancel();
+        helpers.close();
+        helpers.wait().await;
+        drained
+    }
+}
+
+/// Waits for the request to drain, then sends the peers away smeared over the window.
+///
+/// The port stays open. Until the balancer has had its delay, newcomers are served as ever; after it they
+/// are told to come back, which brings them to another node.
+async fn drain(node: &Node, readiness: &Readiness, shutdown: &Shutdown, peers: &TaskTracker) -> Drained {
+    shutdown.drain_requested().await;
+    let steps = &node.config.drain;
+    let limits =
+        lifecycle::Limits { delay: steps.delay, drain: steps.window + steps.grace, close: steps.grace };
+    let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let move_peers = async {
+        node.leave();
+        for link in node.local().links() {
+            let reconnect_in_ms = rand::random_range(0..=millis(steps.window));
+            let close_in_ms = millis(steps.window + steps.grace);
+            link.outbox.push_own(&Frame::Drain { reconnect_in_ms, close_in_ms });
+        }
+        peers.close();
+        peers.wait().await;
+    };
+    let close_rest = async {
+        node.close_all(Close::Drained);
+        peers.wait().await;
+    };
+    lifecycle::drain(shutdown, readiness, limits, move_peers, close_rest).await
+}
+
+/// The host names that a hello may name: those configured, those of the certificate, and on a plain-text
+/// loopback port, where no other host can be meant, the loopback names.
+fn names(
+    config: &Config,
+    certificates: Option<Arc<Certificates>>,
+) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let names = config.names.clone();
+    let loopback = certificates.is_none() && config.listen.ip().is_loopback();
+    move |host| {
+        names.iter().any(|name| name_matches(name, host))
+            || certificates.as_ref().is_some_and(|certificates| certificates.covers(host))
+            || (loopback && matches!(host, "localhost" | "127.0.0.1" | "::1"))
+    }
+}
+
+async fn watch_certificates(certificates: Option<Arc<Certificates>>) {
+    match certificates {
+        Some(certificates) => certificates.watch().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads the ticket keys again when their files change.
+async fn watch_keys(node: &Node) {
+    let Some(keys) = node.gate.tickets() else { return std::future::pending().await };
+    let stamps = || -> Vec<_> {
+        keys.files()
+            .iter()
+            .map(|file| std::fs::metadata(file).and_then(|meta| meta.modified()).ok())
+            .collect()
+    };
+    let mut seen = stamps();
+    let mut ticks = tokio::time::interval(KEYS_POLL);
+    loop {
+        ticks.tick().await;
+        let now = stamps();
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match keys.reload() {
+            Ok(()) => tracing::info!("ticket keys read again"),
+            Err(error) => tracing::error!(%error, "ticket keys not read again, the old ones stay in use"),
+        }
+    }
+}
