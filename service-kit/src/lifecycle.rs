@@ -10,6 +10,8 @@ mod steps;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ pub use steps::{Drained, Limits, drain};
 pub struct Shutdown {
     drain: CancellationToken,
     kill: CancellationToken,
+    failed: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -61,6 +64,11 @@ impl Shutdown {
         self.kill.is_cancelled()
     }
 
+    /// Whether a task that the server needs ended on its own, which is why it drains.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// A guard for a task that the server cannot live without.
     pub fn guard(&self, task: &'static str) -> TaskGuard {
         TaskGuard { shutdown: self.clone(), task }
@@ -82,6 +90,7 @@ impl Drop for TaskGuard {
     fn drop(&mut self) {
         if !self.shutdown.is_draining() {
             tracing::error!(task = self.task, "a task that the server needs has ended, draining");
+            self.shutdown.failed.store(true, Ordering::Relaxed);
             self.shutdown.request_drain();
         }
     }
@@ -134,7 +143,7 @@ mod tests {
             panic!("the task's own problem");
         });
         shutdown.drain_requested().await;
-        assert!(!shutdown.is_killed());
+        assert!(shutdown.has_failed() && !shutdown.is_killed());
         assert!(tasks.join_next().await.unwrap().is_err());
     }
 
@@ -144,6 +153,6 @@ mod tests {
         let guard = shutdown.guard("test");
         shutdown.request_drain();
         drop(guard);
-        assert!(!shutdown.is_killed());
+        assert!(!shutdown.has_failed() && !shutdown.is_killed());
     }
 }

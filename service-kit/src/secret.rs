@@ -1,8 +1,9 @@
 //! Values that never reach a log.
 //!
 //! A [`Secret`] prints as `***` in every format, is wiped from memory when dropped, and gives its value
-//! only to a caller that says [`Secret::expose`]. Secrets come from a file or the environment, never from a
-//! flag: flags are readable by every process of the machine.
+//! only to a caller that says [`Secret::expose`]. Secrets come from a file or the environment
+//! ([`Problems::read_secret`](crate::config::Problems::read_secret)), never from a flag: flags are readable
+//! by every process of the machine.
 
 use std::fmt;
 use std::path::Path;
@@ -43,21 +44,9 @@ impl Secret<String> {
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(fault)?);
         let trimmed = text.strip_suffix('\n').map_or(&**text, |t| t.strip_suffix('\r').unwrap_or(t));
         if trimmed.is_empty() {
-            return Err(SecretError::Empty { origin: path.display().to_string() });
+            return Err(SecretError::Empty { path: path.display().to_string() });
         }
         Ok(Self::new(trimmed.to_owned()))
-    }
-
-    /// Reads a secret from an environment variable; `None` if it is not set.
-    pub fn from_env(variable: &str) -> Result<Option<Self>, SecretError> {
-        match std::env::var(variable) {
-            Ok(value) if value.is_empty() => Err(SecretError::Empty { origin: variable.to_owned() }),
-            Ok(value) => Ok(Some(Self::new(value))),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(SecretError::NotUnicode { variable: variable.to_owned() })
-            }
-        }
     }
 }
 
@@ -112,17 +101,11 @@ pub enum SecretError {
         /// Its length.
         length: u64,
     },
-    /// The file or variable is there and holds nothing.
-    #[error("{origin} is empty")]
+    /// The file is there and holds nothing.
+    #[error("{path} is empty")]
     Empty {
-        /// The file or variable.
-        origin: String,
-    },
-    /// The variable holds bytes that are not text.
-    #[error("{variable} is not valid UTF-8")]
-    NotUnicode {
-        /// The variable.
-        variable: String,
+        /// The file.
+        path: String,
     },
 }
 
@@ -163,11 +146,5 @@ mod tests {
             let error = Secret::from_file(file.path()).unwrap_err().to_string();
             assert!(error.contains(file.path().to_str().unwrap()), "{error}");
         }
-    }
-
-    #[test]
-    fn a_variable_that_is_not_set_is_absent() {
-        assert!(Secret::from_env("CULVERT_TEST_SECRET_THAT_NOBODY_SETS").unwrap().is_none());
-        assert!(Secret::from_env("PATH").unwrap().is_some());
     }
 }

@@ -63,7 +63,8 @@ impl<T> Clone for Given<T> {
 
 impl<T> fmt::Debug for Given<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={:?}", self.key, self.text)
+        // Without the text, which may be a secret.
+        f.debug_struct("Given").field("key", &self.key).field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 

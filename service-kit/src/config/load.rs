@@ -67,8 +67,8 @@ pub(super) fn settings(command: &Command) -> impl Iterator<Item = (String, &clap
 /// Every setting with its text and where that comes from, as it is in effect.
 ///
 /// Displayed as a TOML file that gives the same settings, with the origin of each as a comment. Settings
-/// that are absent are comments; those that hide their environment value (clap's `hide_env_values`) are
-/// masked.
+/// that are absent are comments, and so are secrets, masked: those that hide their environment value (clap's
+/// `hide_env_values`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective(Vec<(String, Option<String>, Origin)>);
 
@@ -105,6 +105,7 @@ impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, text, origin) in self.iter() {
             match text {
+                Some(MASK) => writeln!(f, "# {key} = {MASK}  # {origin}")?,
                 Some(text) => writeln!(f, "{key} = {}  # {origin}", toml::Value::from(text))?,
                 None => writeln!(f, "# {key} is not set")?,
             }

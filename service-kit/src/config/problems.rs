@@ -1,8 +1,10 @@
 //! Everything that is wrong with a configuration.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::{Given, Origin, Setting};
+use crate::secret::Secret;
 
 /// One thing to correct: which setting, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,34 @@ impl Problems {
             return None;
         }
         Some(value)
+    }
+
+    /// A secret, from the environment variable of one setting or the file that another one names.
+    ///
+    /// The setting exists for its variable: as a flag or in the file the secret would be open to whoever
+    /// lists processes or reads configuration, so there it is a problem.
+    pub fn read_secret(
+        &mut self,
+        value: &Option<Given<Secret<String>>>,
+        file: &Option<Given<PathBuf>>,
+    ) -> Option<Secret<String>> {
+        match (value, file) {
+            (Some(value), Some(file)) => {
+                self.push(described(value), format!("is given twice, also by {}", file.key()));
+                None
+            }
+            (Some(value), None) if !matches!(value.origin(), Origin::Environment(_)) => {
+                let sentence = "is a secret and taken from its environment variable or a file only";
+                self.push(value.key(), sentence);
+                None
+            }
+            (Some(value), None) => self.read(value),
+            (None, Some(file)) => {
+                let path = self.read(file)?;
+                Secret::from_file(&path).map_err(|error| self.push(described(file), error.to_string())).ok()
+            }
+            (None, None) => None,
+        }
     }
 
     /// Notes a problem unless the first setting is smaller than the second; bad ones are not compared.

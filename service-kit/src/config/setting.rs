@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::proxy_protocol::TrustedSources;
+use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 
 /// A type that a setting can have.
@@ -47,6 +48,14 @@ impl Setting for String {
 
     fn parse(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| text.to_owned())
+    }
+}
+
+impl Setting for Secret<String> {
+    const FORM: &'static str = "a text that is not empty";
+
+    fn parse(text: &str) -> Option<Self> {
+        String::parse(text).map(Secret::new)
     }
 }
 

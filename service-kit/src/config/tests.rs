@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::proxy_protocol::TrustedSources;
+use crate::secret::Secret;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -32,7 +33,13 @@ struct Args {
     loud: Given<String>,
     /// Never shown.
     #[arg(long, env = "HOME", hide_env_values = true)]
-    token: Option<Given<String>>,
+    token: Option<Given<Secret<String>>>,
+    /// Holds another.
+    #[arg(long)]
+    password_file: Option<Given<PathBuf>>,
+    /// Taken from the environment only, and there it is not set.
+    #[arg(long, env = "CULVERT_TEST_VARIABLE_THAT_NOBODY_SETS", hide_env_values = true)]
+    password: Option<Given<Secret<String>>>,
 }
 
 /// What [`Args`] mean.
@@ -140,6 +147,38 @@ fn settings_are_checked_against_each_other_wherever_they_come_from() {
 }
 
 #[test]
+fn a_secret_comes_from_its_variable_or_its_file_and_from_nowhere_else() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2\n").unwrap();
+    let path = file.path().to_str().unwrap();
+
+    let args = loaded(&["--password-file", path]).args;
+    let mut problems = Problems::new();
+    let secret = problems.read_secret(&args.password, &args.password_file).unwrap();
+    assert_eq!(secret.expose(), "hunter2");
+    let home = problems.read_secret(&args.token, &None).unwrap();
+    assert_eq!(*home.expose(), std::env::var("HOME").unwrap());
+    assert!(problems.read_secret(&args.password, &None).is_none() && problems.is_empty());
+
+    assert!(problems.read_secret(&args.token, &args.password_file).is_none());
+    let args = loaded(&["--password", "hunter2"]).args;
+    assert!(problems.read_secret(&args.password, &None).is_none());
+    let args = with_file("password = 'hunter2'\npassword-file = '/nonexistent'", &[]).args;
+    assert!(problems.read_secret(&args.password, &None).is_none());
+    assert!(problems.read_secret(&None, &args.password_file).is_none());
+    assert_eq!(
+        sentences(&problems),
+        [
+            "token (HOME): is given twice, also by password-file",
+            "password: is a secret and taken from its environment variable or a file only",
+            "password: is a secret and taken from its environment variable or a file only",
+            "password-file: /nonexistent: No such file or directory (os error 2)",
+        ]
+    );
+    assert!(!format!("{args:?}").contains("hunter2"));
+}
+
+#[test]
 fn a_missing_or_broken_file_is_a_problem_beside_the_others() {
     let problems = config(loaded(&["--config", "/nonexistent/relay.toml", "--keepalive", "x"])).unwrap_err();
     let text = sentences(&problems);
@@ -162,7 +201,7 @@ fn the_effective_settings_are_a_file_that_gives_the_same_and_hide_secrets() {
     let before = with_file("keepalive = '20s'", &["--trusted", "10.0.0.0/8"]);
     let text = before.effective.to_string();
     assert!(text.contains("keepalive = \"20s\"  # file\n"), "{text}");
-    assert!(text.contains("token = \"***\"  # HOME\n"), "{text}");
+    assert!(text.contains("# token = ***  # HOME\n"), "{text}");
     assert_eq!(text.lines().count(), before.effective.iter().count());
     assert_eq!(config(with_file(&text, &[])).unwrap(), config(before).unwrap());
 }

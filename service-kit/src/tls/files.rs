@@ -54,6 +54,11 @@ impl Loaded {
 }
 
 impl Files {
+    /// Whether the files could be used now, without using them.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.load().map(drop)
+    }
+
     pub(super) fn load(&self) -> Result<Loaded, TlsError> {
         self.parse(self.read()?)
     }
