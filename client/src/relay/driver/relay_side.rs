@@ -1,0 +1,344 @@
+//! The driver and the relay: coming, going, and what the relay says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_session::Hint;
+use culvert_wire::close::FIRST_TERMINAL;
+use culvert_wire::{ConnId, Frame, Handle, JoinRefusal, Member, Members, Notice, Verdict};
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Driver, GOODBYE};
+use crate::broadcast::SyncEvent;
+use crate::identity::random_u64;
+use crate::reconnect::{Ended, Next};
+use crate::relay::leg::Leg;
+use crate::relay::link::{Introduction, Link, LinkError, LinkEvent};
+use crate::relay::paths::LegId;
+use crate::transport::PeerInfo;
+
+/// What a leg that was replaced may still bring in before it is closed.
+const LINGER: Duration = Duration::from_secs(3);
+/// Longest time to wait with reconnecting that a draining relay is believed.
+const LONGEST_DRAIN: Duration = Duration::from_secs(300);
+
+impl Driver {
+    /// Begins to dial if it is time for it.
+    pub(super) fn start_dialing(&mut self) {
+        let is_due = self.dial_at.is_some_and(|at| at <= Instant::now());
+        if !is_due || self.dialing.is_some() || self.stops_by.is_some() {
+            return;
+        }
+        self.dial_at = None;
+        let (dialer, identity) = (Arc::clone(&self.settings.dialer), self.settings.identity.clone());
+        let (admission, limit) = (self.settings.admission.clone(), self.settings.limit);
+        let generation = self.settings.run.generation(self.legs_opened);
+        let replaces = self.replaces;
+        self.dialing = Some(
+            async move {
+                let introduction =
+                    Introduction { identity: &identity, admission: &admission, generation, replaces };
+                Link::open(&dialer, introduction, limit).await
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn dialed(&mut self, result: Result<Link, LinkError>) {
+        self.dialing = None;
+        match result {
+            Ok(link) => {
+                let id = LegId(self.legs_opened);
+                self.legs_opened += 1;
+                let leg = Leg::join(id, link, self.settings.topic, Instant::now() + self.settings.limit);
+                self.replaces = leg.conn();
+                self.legs.push(leg);
+            }
+            Err(error) => self.come_back(error, true),
+        }
+    }
+
+    /// After a lost connection or a failed attempt: waits and tries again, or gives up.
+    fn come_back(&mut self, error: LinkError, never_opened: bool) {
+        let ended = match &error {
+            LinkError::Closed { code, .. } => Ended::Closed(*code),
+            LinkError::TopicNotAllowed => Ended::Closed(FIRST_TERMINAL),
+            _ if never_opened => Ended::NeverOpened,
+            _ => Ended::Broke,
+        };
+        let gives_up_early = self.ready.is_some() && !error.may_reconnect();
+        match self.settings.reconnect.ended(ended, random_u64()) {
+            Next::After { delay, killed_on_the_way } if !gives_up_early => {
+                if killed_on_the_way {
+                    tracing::warn!(
+                        relay = %self.settings.dialer.relay(), %error,
+                        "connections to the relay open and die at once; something on the way may kill WebSocket"
+                    );
+                } else {
+                    tracing::info!(relay = %self.settings.dialer.relay(), %error, ?delay, "reconnecting");
+                }
+                let at = Instant::now() + delay;
+                if let Some(ready) = self.ready.take() {
+                    if at >= self.ready_by {
+                        return self.give_up_with(ready, error);
+                    }
+                    self.ready = Some(ready);
+                    self.last_error = Some(error);
+                }
+                self.dial_at = Some(at);
+            }
+            _ => match self.ready.take() {
+                Some(ready) => self.give_up_with(ready, error),
+                None => {
+                    tracing::warn!(relay = %self.settings.dialer.relay(), %error, "the relay does not let this peer back in");
+                    self.give_up(&error.to_string());
+                }
+            },
+        }
+    }
+
+    fn give_up_with(&mut self, ready: super::Ready, error: LinkError) {
+        let reason = error.to_string();
+        // Whoever asked may have stopped waiting.
+        drop(ready.send(Err(error.into())));
+        self.give_up(&reason);
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        self.stops_by = Some(Instant::now());
+        let ids: Vec<_> = self.conversations.keys().copied().collect();
+        for id in ids {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.fail(self.now, reason.to_owned());
+                self.touch(id);
+            }
+        }
+    }
+
+    /// Something from one of our connections.
+    pub(super) fn hear(&mut self, leg: LegId, event: LinkEvent) {
+        match event {
+            LinkEvent::Flushed => {}
+            LinkEvent::Ended(error) => self.lost(leg, error),
+            LinkEvent::Frame(Frame::Deliver { from, handle, payload, broadcast: false, .. }) => {
+                if self.leg(leg).is_some_and(|leg| leg.handle == Some(handle)) {
+                    self.deliver(leg, from, &payload);
+                }
+            }
+            LinkEvent::Frame(frame) => self.told(leg, frame),
+        }
+    }
+
+    fn told(&mut self, id: LegId, frame: Frame) {
+        match frame {
+            Frame::Joined { handle, topic, members } if topic == self.settings.topic => {
+                self.joined(id, handle, members);
+            }
+            Frame::JoinRefused { topic, refusal } if topic == self.settings.topic => {
+                self.refused(id, refusal)
+            }
+            Frame::PeerJoined { handle, member } => {
+                if let Some(leg) = self.leg(id).filter(|leg| leg.handle == Some(handle)) {
+                    leg.roster.add(member);
+                    self.meet(member.peer);
+                }
+            }
+            Frame::PeerLeft { handle, conn, .. } => {
+                if self.leg(id).is_some_and(|leg| leg.handle == Some(handle)) {
+                    self.left(id, conn);
+                }
+            }
+            Frame::Peers { topic, members } if topic == self.settings.topic => self.peers(id, members),
+            Frame::Undeliverable { to, verdict, .. } => {
+                let hint = match verdict {
+                    Verdict::Full | Verdict::Limited => Hint::Congested,
+                    Verdict::Gone | Verdict::Unreachable | Verdict::NotAllowed | Verdict::Unknown => {
+                        Hint::Lost
+                    }
+                };
+                self.hint(id, Some(to), hint);
+            }
+            Frame::Gap { from, .. } => self.hint(id, from, Hint::Lost),
+            Frame::Notice(notice) => self.notice(id, notice),
+            Frame::Drain { reconnect_in_ms, close_in_ms } => {
+                let now = Instant::now();
+                let close_in = Duration::from_millis(close_in_ms.into()).min(LONGEST_DRAIN);
+                let reconnect_in = Duration::from_millis(reconnect_in_ms.into()).min(close_in);
+                if let Some(leg) = self.leg(id)
+                    && !leg.is_draining()
+                {
+                    leg.closes_at = Some(now + close_in + LINGER);
+                    self.dial_at = Some(now + reconnect_in);
+                }
+            }
+            // For another topic, or of no concern: a relay may say what it likes.
+            _ => {}
+        }
+    }
+
+    fn joined(&mut self, id: LegId, handle: Handle, members: Members) {
+        let me = self.settings.identity.peer_id();
+        let Some(leg) = self.leg(id).filter(|leg| leg.handle.is_none() && handle != Handle::NONE) else {
+            return;
+        };
+        leg.handle = Some(handle);
+        leg.is_degraded = members.degraded;
+        for member in members.list.into_iter().filter(|member| member.peer != me) {
+            leg.roster.add(member);
+        }
+        // The join went there and its answer came back.
+        self.settings.reconnect.proved_alive();
+        let linger_until = Instant::now() + LINGER;
+        for other in self.legs.iter_mut().filter(|other| other.id != id) {
+            other.closes_at = Some(other.closes_at.map_or(linger_until, |at| at.min(linger_until)));
+        }
+        if let Some(ready) = self.ready.take() {
+            self.last_error = None;
+            if ready.send(Ok(())).is_err() {
+                // Whoever asked has stopped waiting, so nobody would ever take a conversation.
+                self.begin_stop();
+            }
+        }
+        if members.degraded {
+            self.publish(SyncEvent::RelayDegraded { degraded: true });
+        }
+        self.publish(SyncEvent::RelayConnected { connected: true });
+        self.share_window();
+        self.meet_everybody();
+    }
+
+    fn refused(&mut self, id: LegId, refusal: JoinRefusal) {
+        let error = match refusal {
+            JoinRefusal::NotAllowed => LinkError::TopicNotAllowed,
+            other => LinkError::TopicRefused(other.name()),
+        };
+        self.lost(id, error);
+    }
+
+    fn left(&mut self, id: LegId, conn: ConnId) {
+        let path = self.paths.find(id, conn);
+        let Some(peer) = self.leg(id).and_then(|leg| leg.roster.remove(conn)) else { return };
+        self.paths.forget(id, conn);
+        self.meet(peer);
+        if let Some(path) = path {
+            self.lose(path);
+        }
+    }
+
+    fn peers(&mut self, id: LegId, members: Members) {
+        let me = self.settings.identity.peer_id();
+        let others = |member: &Member| member.peer != me;
+        if let Some(leg) = self.leg(id) {
+            members.list.iter().copied().filter(others).for_each(|member| leg.roster.add(member));
+        }
+        self.answer_lookups();
+        self.meet_everybody();
+    }
+
+    pub(super) fn lookup(&mut self, reply: oneshot::Sender<Vec<PeerInfo>>) {
+        let topic = self.settings.topic;
+        if let Some(leg) = self.legs.iter_mut().rfind(|leg| leg.handle.is_some()) {
+            leg.link.send(&Frame::Lookup { topic });
+            self.lookups.push(reply);
+        }
+    }
+
+    fn answer_lookups(&mut self) {
+        let peers = self.current_leg().map(|leg| leg.roster.peers()).unwrap_or_default();
+        let infos: Vec<_> = peers
+            .iter()
+            .map(|peer| PeerInfo { id: peer.to_string(), address: None, connected: self.talks_to(peer) })
+            .collect();
+        for reply in self.lookups.drain(..) {
+            // Whoever asked may have stopped waiting.
+            drop(reply.send(infos.clone()));
+        }
+    }
+
+    fn notice(&mut self, id: LegId, notice: Notice) {
+        if self.leg(id).is_some_and(|leg| leg.degraded_by(notice)) {
+            self.publish(SyncEvent::RelayDegraded { degraded: notice == Notice::Degraded });
+        }
+        match notice {
+            // Members that were hidden while the registry was away.
+            Notice::Restored => {
+                let topic = self.settings.topic;
+                if let Some(leg) = self.leg(id) {
+                    leg.link.send(&Frame::Lookup { topic });
+                }
+            }
+            Notice::Throttled => tracing::warn!("the relay throttles this peer: it is over a limit"),
+            Notice::RenewRefused { code } => tracing::warn!(code, "the relay refused a fresh ticket"),
+            _ => {}
+        }
+    }
+
+    /// One of our connections is gone.
+    fn lost(&mut self, id: LegId, error: LinkError) {
+        let Some(at) = self.legs.iter().position(|leg| leg.id == id) else { return };
+        let leg = self.legs.remove(at);
+        self.paths.forget_leg(id);
+        self.lookups.clear();
+        let has_other = self.current_leg().is_some() || !self.legs.is_empty();
+        if leg.is_draining() && (has_other || self.dialing.is_some() || self.dial_at.is_some()) {
+            tracing::debug!(%error, "a connection that was being replaced has ended");
+        } else if self.stops_by.is_none() {
+            self.come_back(error, leg.handle.is_none());
+        }
+        if self.legs.is_empty() {
+            self.publish(SyncEvent::RelayConnected { connected: false });
+        }
+        self.lose_unreachable();
+        self.goodbyes.spawn(leg.link.close(GOODBYE));
+    }
+
+    /// What time demands of the connections.
+    pub(super) fn keep_time(&mut self) {
+        let now = Instant::now();
+        let mut ended = Vec::new();
+        for leg in &mut self.legs {
+            if let Some(LinkEvent::Ended(error)) = leg.link.tick(now) {
+                ended.push((leg.id, error));
+            } else if leg.answers_by().is_some_and(|at| at <= now) {
+                ended.push((leg.id, LinkError::Silent("let this peer into the topic")));
+            } else if leg.closes_at.is_some_and(|at| at <= now) {
+                ended.push((leg.id, LinkError::Broke("it was replaced".to_owned())));
+            }
+        }
+        for (id, error) in ended {
+            self.lost(id, error);
+        }
+        while self.goodbyes.try_join_next().is_some() {}
+        if self.ready_by <= now
+            && let Some(ready) = self.ready.take()
+        {
+            let error = self.last_error.take().unwrap_or(LinkError::Silent("let this peer into the topic"));
+            self.give_up_with(ready, error);
+        }
+        self.keep_peers_time();
+    }
+
+    pub(super) fn leg(&mut self, id: LegId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    /// The newest connection that is in the topic.
+    pub(super) fn current_leg(&self) -> Option<&Leg> {
+        self.legs.iter().rfind(|leg| leg.handle.is_some())
+    }
+
+    /// Shares this connection's queue at the relay among the conversations that fill it.
+    pub(super) fn share_window(&mut self) {
+        let Some(queue) = self.current_leg().map(|leg| leg.link.welcome().queue_bytes as usize) else {
+            return;
+        };
+        let sharing = self.conversations.values().filter(|conversation| !conversation.is_closed).count();
+        // An eighth stays free for handshakes and strangers.
+        let share = (queue - queue / 8) / sharing.max(1);
+        for conversation in self.conversations.values_mut() {
+            conversation.session.set_receive_window(share);
+        }
+    }
+}
