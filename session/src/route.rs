@@ -1,0 +1,97 @@
+//! Which path to the peer is in use.
+//!
+//! Two rules, and the second one bends the first for a moment:
+//!
+//! - An authentic packet with a higher number than any before, on another path, means that the peer
+//!   moved: adopt that path (the rule of WireGuard and QUIC). A late packet from a dead node has a
+//!   lower number and steals nothing.
+//! - When the driver moved this end, the peer goes on sending to the old path until it hears from the
+//!   new one. For [`HOLD`], or until the peer is heard on the new path, its packets do not pull the
+//!   route back.
+
+use std::time::Duration;
+
+use crate::PathId;
+
+/// How long a path chosen by the driver stays without a sign of the peer on it: a few round trips.
+pub(crate) const HOLD: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    current: Option<PathId>,
+    hold: Option<Duration>,
+}
+
+impl Route {
+    pub(crate) fn new(path: PathId) -> Self {
+        Self { current: Some(path), hold: None }
+    }
+
+    pub(crate) fn current(&self) -> Option<PathId> {
+        self.current
+    }
+
+    /// The driver's choice.
+    pub(crate) fn choose(&mut self, now: Duration, path: PathId) {
+        self.current = Some(path);
+        self.hold = Some(now + HOLD);
+    }
+
+    /// No path is left.
+    pub(crate) fn lose(&mut self) {
+        self.current = None;
+        self.hold = None;
+    }
+
+    /// Takes note of an authentic packet on `path`; whether the route moved there.
+    pub(crate) fn heard(&mut self, now: Duration, path: PathId, newest: bool) -> bool {
+        if self.current == Some(path) {
+            self.hold = None;
+            return false;
+        }
+        if !newest || self.hold.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.current = Some(path);
+        self.hold = None;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Duration = Duration::from_secs(100);
+    const OLD: PathId = PathId(1);
+    const NEW: PathId = PathId(2);
+
+    #[test]
+    fn the_peer_is_followed_and_late_packets_are_not() {
+        let mut route = Route::new(OLD);
+        assert!(!route.heard(T, NEW, false), "late");
+        assert!(route.heard(T, NEW, true));
+        assert!(!route.heard(T, OLD, false), "a dead node's packet");
+        assert_eq!(route.current(), Some(NEW));
+    }
+
+    #[test]
+    fn the_drivers_choice_holds_until_the_peer_was_heard_there_or_time_is_up() {
+        let mut route = Route::new(OLD);
+        route.choose(T, NEW);
+        assert!(!route.heard(T, OLD, true), "sent before the peer knew");
+        assert!(!route.heard(T, NEW, true));
+        assert!(route.heard(T, OLD, true), "now the peer moved back");
+        route.choose(T, NEW);
+        assert!(route.heard(T + HOLD, OLD, true), "the new path never worked");
+    }
+
+    #[test]
+    fn without_a_path_the_first_sign_of_the_peer_is_followed() {
+        let mut route = Route::new(OLD);
+        route.choose(T, NEW);
+        route.lose();
+        assert!(!route.heard(T, NEW, false));
+        assert!(route.heard(T, OLD, true));
+    }
+}
