@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_service_kit::Shutdown;
 use culvert_service_kit::proxy_protocol::{self, Origin};
 use culvert_wire::Close;
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_util::task::TaskTracker;
@@ -101,51 +104,60 @@ impl Listener {
         let node = &self.node;
         let started = Instant::now();
         // Boxed, so that an idle peer's task does not keep room for a handshake that is over.
-        let opened = Box::pin(tokio::time::timeout(node.config.timing.handshake, self.open(tcp, address)));
-        let opened = opened.await;
+        let opened = Box::pin(self.open(tcp, address)).await;
         drop(pending);
         let (admitted, socket) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(refusal)) => return self.refused(address, refusal),
-            Err(_) => return self.refused(address, Refusal::Timeout),
+            Ok(opened) => opened,
+            Err(refusal) => {
+                node.metrics.refused[refusal].increment(1);
+                tracing::debug!(%address, reason = refusal.name(), "connection ended before the welcome");
+                return;
+            }
         };
         node.metrics.handshake_seconds.record(started.elapsed().as_secs_f64());
         let Admitted { link, replaces, grant, seats } = admitted;
         tracing::debug!(conn = %link.id, peer = %link.peer.short(), %address, tenant = grant.tenant, "peer connected");
         let (expiry, expires) = watch::channel(grant.expires_at);
         let reader = Reader::new(node.clone(), link.clone(), replaces, grant, seats, expiry);
-        let close = peer::run(node, &link, reader, expires, socket).await;
-        node.metrics.closed[close].increment(1);
+        let run = AssertUnwindSafe(peer::run(node, &link, reader, expires, socket)).catch_unwind();
+        let close = run.await.unwrap_or_else(|_| {
+            tracing::error!(conn = %link.id, "a connection's task panicked; this is a defect, please report it");
+            node.metrics.closed[Close::Internal].increment(1);
+            Close::Internal
+        });
         tracing::debug!(conn = %link.id, close = close.name(), "peer disconnected");
     }
 
-    fn refused(&self, address: SocketAddr, refusal: Refusal) {
-        self.node.metrics.refused[refusal].increment(1);
-        tracing::debug!(%address, reason = refusal.name(), "connection refused before the hello");
-    }
-
-    /// Everything between accept and welcome.
+    /// Everything between accept and welcome, under one deadline.
     async fn open(
         &self,
         tcp: TcpStream,
         address: SocketAddr,
     ) -> Result<(Admitted, WebSocketStream<Socket>), Refusal> {
-        let (tcp, seat) = self.seat(tcp, address).await?;
-        let mut socket =
-            http::upgrade(self.encrypt(tcp).await?, &self.node.config.limits, self.node.is_leaving()).await?;
-        match handshake::admit(&self.node, &mut socket, seat).await {
-            Ok(admitted) => Ok((admitted, socket)),
-            Err(Rejected::Gone) => Err(Refusal::Disconnected),
-            Err(Rejected::Close(close)) => {
-                self.reject(&mut socket, close).await;
-                Err(Refusal::Disconnected)
-            }
-        }
+        let deadline = Instant::now() + self.node.config.timing.handshake;
+        let upgrade = tokio::time::timeout_at(deadline, self.upgrade(tcp, address));
+        let (mut socket, seat) = upgrade.await.map_err(|_| Refusal::Timeout)??;
+        let admit = handshake::admit(&self.node, &mut socket, seat);
+        let (close, refusal) = match tokio::time::timeout_at(deadline, admit).await {
+            Ok(Ok(admitted)) => return Ok((admitted, socket)),
+            Ok(Err(Rejected::Gone)) => return Err(Refusal::Disconnected),
+            Ok(Err(Rejected::Close(close))) => (close, Refusal::Hello),
+            Err(_) => (Close::HandshakeTimeout, Refusal::Timeout),
+        };
+        self.node.metrics.closed[close].increment(1);
+        peer::farewell(&mut socket, close).await;
+        Err(refusal)
     }
 
-    async fn reject(&self, socket: &mut WebSocketStream<Socket>, close: Close) {
-        self.node.metrics.closed[close].increment(1);
-        peer::farewell(socket, close).await;
+    async fn upgrade(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(WebSocketStream<Socket>, Seat), Refusal> {
+        let (tcp, seat) = self.seat(tcp, address).await?;
+        let socket = self.encrypt(tcp).await?;
+        let socket = http::upgrade(socket, &self.node.config.limits, self.node.is_leaving()).await?;
+        Ok((socket, seat))
     }
 
     /// The real address of the peer, and a seat for it.

@@ -3,7 +3,7 @@
 use culvert_wire::frame::Kind;
 use culvert_wire::{Class, Close, Verdict};
 
-/// Why a connection never got as far as a hello.
+/// Why a connection never got as far as a welcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The node is draining.
@@ -20,6 +20,8 @@ pub enum Refusal {
     Http,
     /// The handshake was not finished in time.
     Timeout,
+    /// The hello was refused; see the close reasons.
+    Hello,
     /// The peer went away before the end of the handshake.
     Disconnected,
 }
@@ -34,6 +36,7 @@ impl Refusal {
         Refusal::Tls,
         Refusal::Http,
         Refusal::Timeout,
+        Refusal::Hello,
         Refusal::Disconnected,
     ];
 
@@ -47,6 +50,7 @@ impl Refusal {
             Refusal::Tls => "tls",
             Refusal::Http => "http",
             Refusal::Timeout => "timeout",
+            Refusal::Hello => "hello",
             Refusal::Disconnected => "disconnected",
         }
     }
@@ -79,7 +83,7 @@ culvert_service_kit::metric_set! {
     pub struct Metrics {
         /// TCP connections accepted.
         pub accepted: counter "culvert_relay_accepted_total",
-        /// Connections refused before the hello, by reason.
+        /// Connections that ended before the welcome, by reason.
         pub refused: counter "culvert_relay_refused_total" { reason: Refusal = Refusal::ALL, Refusal::name },
         /// Times the accept loop paused because the process was out of file descriptors.
         pub accept_pauses: counter "culvert_relay_accept_pauses_total",

@@ -45,6 +45,7 @@ pub async fn run(
     // Out of every topic first: nobody waits for a peer that lingers.
     drop(reader);
     link.outbox.close(close);
+    node.metrics.closed[close].increment(1);
     node.metrics.bytes_read.increment(moved.read());
     node.metrics.bytes_written.increment(moved.written());
     if close != Close::Done

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use culvert_relay::bus::Bus;
 use culvert_relay::bus::memory::{Hub, MemoryBus};
 use culvert_relay::{Config, Relay};
 use culvert_service_kit::lifecycle::Drained;
@@ -14,34 +15,34 @@ use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
 use culvert_wire::{ConnId, Frame, Handle, Members, NodeId, PeerId, TopicId};
 use tokio::task::JoinHandle;
 
-pub const TOPIC: TopicId = TopicId([0x70; 32]);
+pub(crate) const TOPIC: TopicId = TopicId([0x70; 32]);
 
 /// A running node.
-pub struct Running {
-    pub addr: SocketAddr,
-    pub admin: Option<SocketAddr>,
-    pub id: NodeId,
-    pub shutdown: Shutdown,
-    pub registry: Registry,
-    pub clock: Clock,
+pub(crate) struct Running {
+    pub(crate) addr: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) id: NodeId,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
     task: JoinHandle<Drained>,
 }
 
 impl Running {
     /// Stops at once.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.kill();
         self.task.await.unwrap();
     }
 
     /// Drains to the end.
-    pub async fn drained(self) -> Drained {
+    pub(crate) async fn drained(self) -> Drained {
         self.shutdown.request_drain();
         self.task.await.unwrap()
     }
 
     /// The current value of a series, labels included in its name; `None` if it is not there.
-    pub fn value(&self, series: &str) -> Option<f64> {
+    pub(crate) fn value(&self, series: &str) -> Option<f64> {
         let text = self.registry.render();
         let line =
             text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
@@ -50,19 +51,24 @@ impl Running {
 }
 
 /// A node that is alone.
-pub async fn relay(set: impl FnOnce(&mut Config)) -> Running {
+pub(crate) async fn relay(set: impl FnOnce(&mut Config)) -> Running {
     node(MemoryBus::alone(), Clock::system(), set).await
 }
 
 /// A node of a cluster.
-pub async fn node_of(hub: &Arc<Hub>) -> Running {
+pub(crate) async fn node_of(hub: &Arc<Hub>) -> Running {
     node(hub.bus(), Clock::system(), |_| {}).await
 }
 
-pub async fn node(bus: MemoryBus, clock: Clock, set: impl FnOnce(&mut Config)) -> Running {
+pub(crate) async fn node(bus: MemoryBus, clock: Clock, set: impl FnOnce(&mut Config)) -> Running {
+    node_on(Arc::new(bus), clock, set).await
+}
+
+/// A node on any bus.
+pub(crate) async fn node_on(bus: Arc<dyn Bus>, clock: Clock, set: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config::embedded("127.0.0.1:0".parse().unwrap());
     set(&mut config);
-    let relay = Relay::bind_to(config, Arc::new(bus), clock.clone()).await.unwrap();
+    let relay = Relay::bind_to(config, bus, clock.clone()).await.unwrap();
     let shutdown = Shutdown::new();
     let (addr, admin) = (relay.local_addr().unwrap(), relay.admin_addr().unwrap());
     let (registry, id) = (relay.registry(), relay.id());
@@ -72,36 +78,36 @@ pub async fn node(bus: MemoryBus, clock: Clock, set: impl FnOnce(&mut Config)) -
 }
 
 /// An admitted peer.
-pub struct Peer {
-    pub peer: RawPeer,
-    pub identity: Identity,
-    pub id: PeerId,
-    pub conn: ConnId,
-    pub handle: Handle,
+pub(crate) struct Peer {
+    pub(crate) peer: RawPeer,
+    pub(crate) identity: Identity,
+    pub(crate) id: PeerId,
+    pub(crate) conn: ConnId,
+    pub(crate) handle: Handle,
 }
 
 impl Peer {
-    pub async fn join(&mut self, topic: TopicId) -> Members {
+    pub(crate) async fn join(&mut self, topic: TopicId) -> Members {
         let (handle, members) = self.peer.join(topic).await.unwrap();
         self.handle = handle;
         members
     }
 
     /// The next frame of the wanted kind; the others are read over.
-    pub async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
         self.peer.recv_until(wanted).await.unwrap()
     }
 }
 
-pub async fn peer(relay: &Running) -> Peer {
+pub(crate) async fn peer(relay: &Running) -> Peer {
     peer_as(relay, &Identity::random().unwrap(), 1).await
 }
 
-pub async fn peer_as(relay: &Running, identity: &Identity, generation: u64) -> Peer {
+pub(crate) async fn peer_as(relay: &Running, identity: &Identity, generation: u64) -> Peer {
     peer_taking_over(relay, identity, generation, ConnId::NONE).await
 }
 
-pub async fn peer_taking_over(
+pub(crate) async fn peer_taking_over(
     relay: &Running,
     identity: &Identity,
     generation: u64,
@@ -111,7 +117,7 @@ pub async fn peer_taking_over(
     peer_with(relay, identity, &hello).await
 }
 
-pub async fn peer_with(relay: &Running, identity: &Identity, hello: &HelloOptions) -> Peer {
+pub(crate) async fn peer_with(relay: &Running, identity: &Identity, hello: &HelloOptions) -> Peer {
     let mut peer = RawPeer::connect(relay.addr, &RawOptions::plain("localhost")).await.unwrap();
     let welcome = peer.hello(hello).await.unwrap();
     let identity = Identity::from_seed(identity.seed()).unwrap();
@@ -119,12 +125,12 @@ pub async fn peer_with(relay: &Running, identity: &Identity, hello: &HelloOption
 }
 
 /// Two peers in [`TOPIC`] that know of each other.
-pub async fn pair(relay: &Running) -> (Peer, Peer) {
+pub(crate) async fn pair(relay: &Running) -> (Peer, Peer) {
     pair_across(relay, relay).await
 }
 
 /// The same, on two nodes.
-pub async fn pair_across(left: &Running, right: &Running) -> (Peer, Peer) {
+pub(crate) async fn pair_across(left: &Running, right: &Running) -> (Peer, Peer) {
     let mut a = peer(left).await;
     assert_eq!(a.join(TOPIC).await.total, 0);
     let mut b = peer(right).await;
