@@ -339,11 +339,15 @@ impl Session {
         counters
     }
 
-    /// Everything under way goes again.
+    /// Everything under way goes again, except a resume: it spoke of a path that is no longer the last,
+    /// and two ends that answer resume with resume would never stop.
     fn lose_all(&mut self) {
         if let Some(channel) = &mut self.channel {
             let mut findings = Findings::default();
             channel.recovery.lose_all(&mut findings);
+            for content in &mut findings.lost {
+                content.resume = false;
+            }
             self.lost(findings.lost);
         }
     }

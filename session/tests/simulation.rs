@@ -150,12 +150,13 @@ impl Simulation {
         self.settle(now)?;
         while !self.is_complete() {
             let Some(Reverse((at, _, happening))) = self.queue.pop() else {
-                return Err("nothing is going to happen any more".into());
+                return Err(format!("nothing is going to happen after {now:?}:\n{}", self.state()));
             };
             now = at;
             self.steps += 1;
             if now > GIVE_UP || self.steps > 2_000_000 {
-                return Err(format!("still not complete after {now:?} and {} steps", self.steps));
+                let state = self.state();
+                return Err(format!("still not complete after {now:?} and {} steps:\n{state}", self.steps));
             }
             self.happen(now, happening);
             self.settle(now)?;
@@ -341,6 +342,25 @@ impl Simulation {
                 self.at(now + Duration::from_secs(1), Happening::Learn(end));
             }
         }
+    }
+
+    /// Where both ends stand, for whoever looks into a failing seed.
+    fn state(&self) -> String {
+        let mut text = format!("{:?}\n", self.network.weather);
+        for (end, peer) in self.peers.iter().enumerate() {
+            let session = peer.session.as_ref();
+            let path = session.and_then(Session::path).map(|path| self.network.connections_of(end, path));
+            let expected: usize = self.planned[1 - end].iter().map(Vec::len).sum();
+            text += &format!(
+                "end {end}: connection {:?}, path {path:?}, {} of {expected} received, done: {}, ended: {:?}\n{:?}\n",
+                self.conns[end],
+                peer.delivered,
+                peer.is_done(),
+                peer.closed,
+                session.map(Session::counters),
+            );
+        }
+        text
     }
 
     fn summary(&self) -> Summary {

@@ -26,6 +26,11 @@ impl Initiator {
         Ok(Self { id, keys, initiation, answered: None })
     }
 
+    /// Message 1.
+    pub(crate) fn initiation(&self) -> &[u8] {
+        &self.initiation
+    }
+
     /// The message to repeat until the peer's next one comes.
     pub(crate) fn datagram(&self) -> &[u8] {
         self.answered.as_ref().map_or(&self.initiation, |(_, confirmation)| confirmation)

@@ -28,6 +28,7 @@ pub(super) struct Opening {
     pub(super) deadline: Duration,
     pub(super) resend_at: Duration,
     resend_after: Duration,
+    resends: u32,
     /// What was wrong with the last message that was refused.
     pub(super) fault: Option<HandshakeFault>,
     /// What the accepted response yields once the peer's first packet confirms it.
@@ -42,6 +43,7 @@ impl Opening {
             deadline: now + timeout,
             resend_at: now,
             resend_after: FIRST_RESEND,
+            resends: 0,
             fault: None,
             outcome: None,
         }
@@ -132,17 +134,16 @@ impl Session {
             }
             return;
         };
-        let Some(responder) = opening.responders.iter().rev().find(|responder| responder.is_for(sender))
-        else {
-            self.counters.rejected += 1;
-            return;
-        };
-        match responder.confirm(&self.config, self.id, datagram) {
-            Err(fault) => {
+        // A forged initiation may carry the same sender as the genuine one.
+        let candidates = opening.responders.iter().filter(|responder| responder.is_for(sender));
+        let tried = candidates.map(|responder| responder.confirm(&self.config, self.id, datagram));
+        match tried.reduce(Result::or) {
+            None => self.counters.rejected += 1,
+            Some(Err(fault)) => {
                 opening.fault = Some(fault);
                 self.counters.rejected += 1;
             }
-            Ok(outcome) => {
+            Some(Ok(outcome)) => {
                 let own = (self.config.identity.peer_id(), self.id);
                 if opening.initiator.is_some() && own < (outcome.peer, outcome.remote) {
                     return;
@@ -183,7 +184,10 @@ impl Session {
         }
         opening.resend_at = now + opening.resend_after;
         opening.resend_after = (opening.resend_after * 2).min(MAX_RESEND);
-        let datagram = initiator.datagram().to_vec();
+        // Every other time from the beginning, in case the peer dropped its answer for others.
+        opening.resends += 1;
+        let datagram = if opening.resends % 2 == 0 { initiator.initiation() } else { initiator.datagram() };
+        let datagram = datagram.to_vec();
         self.post(path, datagram);
     }
 
