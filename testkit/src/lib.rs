@@ -10,6 +10,7 @@
 //! - [`binaries`]: the programs under test, built once;
 //! - [`proxies`]: squid, mitmproxy and microsocks;
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
+//! - [`relay`]: the relay as a process, as a node in the test, as a cluster in the test;
 //! - [`report`]: what tests measured;
 //! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
 
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod process;
 pub mod proxies;
 pub mod raw;
+pub mod relay;
 pub mod report;
 pub mod tickets;
 

@@ -1,0 +1,209 @@
+//! `culvert-relay` as a process of its own.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use super::metrics::{Metrics, get};
+use crate::certs::{Leaf, TestCa};
+use crate::identity::Identity;
+use crate::process::{Plan, Process, Resources, Signal, free_port};
+use crate::raw::RawOptions;
+
+/// It only binds its ports.
+const READY: Duration = Duration::from_secs(30);
+
+/// What a relay is started with.
+///
+/// The ports are chosen when the plan is made and stay the same over restarts.
+pub struct RelayPlan {
+    binary: PathBuf,
+    folder: TempDir,
+    port: u16,
+    admin: u16,
+    flags: Vec<OsString>,
+    environment: Vec<(String, String)>,
+    raw: RawOptions,
+}
+
+impl RelayPlan {
+    /// An open relay in clear text on loopback, with the defaults of `culvert-relay`.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn open(binary: &Path) -> Result<Self> {
+        Ok(Self::closed(binary)?.flag("open"))
+    }
+
+    /// A relay in clear text that admits nobody yet; give it a token or keys.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn closed(binary: &Path) -> Result<Self> {
+        let plan = Self {
+            binary: binary.to_owned(),
+            folder: tempfile::Builder::new().prefix("culvert-relay-").tempdir()?,
+            port: free_port()?,
+            admin: free_port()?,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            raw: RawOptions::plain("localhost"),
+        };
+        let (listen, admin) = (plan.addr().to_string(), plan.admin_addr().to_string());
+        Ok(plan.set("listen", listen).set("admin-listen", admin).flag("plain-text"))
+    }
+
+    /// Speaks TLS with this certificate, which raw peers trust by `ca`.
+    ///
+    /// # Errors
+    /// The authority's certificate does not read.
+    pub fn tls(mut self, leaf: &Leaf, ca: &TestCa) -> Result<Self> {
+        self.flags.retain(|flag| flag != "--plain-text");
+        self.raw = RawOptions::tls("localhost", ca.client_config()?);
+        Ok(self.set("tls-certificate", leaf.cert_path()).set("tls-key", leaf.key_path()))
+    }
+
+    /// Admits whoever knows this token.
+    #[must_use]
+    pub fn access_token(mut self, token: &str) -> Self {
+        self.environment.push(("CULVERT_RELAY_ACCESS_TOKEN".into(), token.into()));
+        self
+    }
+
+    /// Admits tickets signed by this issuer.
+    ///
+    /// # Errors
+    /// Its key file cannot be written.
+    pub fn tickets_by(self, issuer: &Identity) -> Result<Self> {
+        let path = self.folder.path().join(format!("{}.pem", issuer.peer().short()));
+        std::fs::write(&path, issuer.public_pem())?;
+        Ok(self.set("ticket-keys", path))
+    }
+
+    /// One setting of `culvert-relay`, by its name.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        let mut flag = OsString::from(format!("--{name}="));
+        flag.push(value.into());
+        self.flags.push(flag);
+        self
+    }
+
+    /// One setting that is given without a value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.flags.push(format!("--{name}").into());
+        self
+    }
+
+    /// Where it will listen.
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    fn admin_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.admin).into()
+    }
+
+    /// Starts it and waits until it accepts peers.
+    ///
+    /// # Errors
+    /// It does not start; the error shows what it printed.
+    pub async fn start(self) -> Result<RelayProcess> {
+        let process = self.spawn().await?;
+        Ok(RelayProcess { plan: self, process })
+    }
+
+    async fn spawn(&self) -> Result<Process> {
+        let mut plan = Plan::new("culvert-relay", &self.binary).args(&self.flags);
+        for (key, value) in &self.environment {
+            plan = plan.env(key, value);
+        }
+        let mut process = plan.start()?;
+        process.answers(self.admin_addr(), READY).await?;
+        process.answers(self.addr(), READY).await?;
+        Ok(process)
+    }
+}
+
+/// A running `culvert-relay`; killed when dropped.
+pub struct RelayProcess {
+    plan: RelayPlan,
+    process: Process,
+}
+
+impl RelayProcess {
+    /// Where peers connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.plan.addr()
+    }
+
+    /// Its URL for clients.
+    pub fn url(&self) -> String {
+        let scheme = if self.plan.raw.tls.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://localhost:{}", self.plan.port)
+    }
+
+    /// How raw peers reach it.
+    pub fn raw(&self) -> RawOptions {
+        self.plan.raw.clone()
+    }
+
+    /// `kill -9`, and nothing listens any more.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub async fn kill(self) -> Result<RelayPlan> {
+        self.process.kill().await?;
+        Ok(self.plan)
+    }
+
+    /// `kill -9`, then the same again on the same port.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub async fn restart(self) -> Result<Self> {
+        self.kill().await?.start().await
+    }
+
+    /// Asks it to drain, as an operator's SIGTERM does.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn terminate(&self) -> Result<()> {
+        self.process.signal(Signal::TERM)
+    }
+
+    /// Memory and processor time up to now.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resources(&self) -> Result<Resources> {
+        self.process.resources()
+    }
+
+    /// Its series at this moment.
+    ///
+    /// # Errors
+    /// Its admin port does not answer.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Metrics::scrape(self.plan.admin_addr()).await
+    }
+
+    /// Status and body of a path on the admin port.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
+        get(self.plan.admin_addr(), path).await
+    }
+
+    /// The process, for signals and output.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
