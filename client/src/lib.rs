@@ -5,6 +5,7 @@ pub mod config;
 pub mod dial;
 pub mod disabled;
 pub mod identity;
+pub mod link;
 pub mod memory;
 mod misconfigured;
 pub mod options;
@@ -12,6 +13,7 @@ pub mod probe;
 pub mod reconnect;
 pub mod relay;
 pub mod topic;
+pub mod transfer;
 pub mod transport;
 
 pub use broadcast::{SyncBroadcaster, SyncEvent};
