@@ -18,11 +18,7 @@ fn config(flags: &[&str]) -> Result<Config, Vec<String>> {
     args.config(problems).map(|(config, _)| config).map_err(sentences)
 }
 
-const LOOPBACK: [&str; 4] = ["--listen", "127.0.0.1:0", "--plain-text", "--open"];
-
-fn with<'a>(flags: &[&'a str]) -> Vec<&'a str> {
-    [&LOOPBACK, flags].concat()
-}
+const LOOPBACK: [&str; 4] = ["--plain-text", "--open", "--listen", "127.0.0.1:0"];
 
 /// A folder with a certificate, its key, a stranger's key, a ticket key and a token.
 fn files() -> tempfile::TempDir {
@@ -146,18 +142,14 @@ fn a_bad_value_is_one_problem_with_its_accepted_form() {
         ("--max-connections", "0", "must be at least 1"),
         ("--max-connections-per-peer", "many", "is not a whole number"),
         ("--connection-frames", "0", "is not a number a second such as 1000"),
-        ("--peer-bytes", "10", ""),
         ("--source-bytes", "10MiB/s", "is not a size a second such as 10MiB"),
         ("--queue-bytes", "16KiB", "must be from 64.0 KiB"),
         ("--read-buffer", "1GB1", "is not a size such as 64KiB"),
         ("--members-listed", "257", "must be from 1 to 256"),
     ] {
-        let result = config(&with(&[flag, value]));
-        if expected.is_empty() {
-            assert!(result.is_ok(), "{flag} {value}: {result:?}");
-            continue;
-        }
-        let problems = result.unwrap_err();
+        // Each setting is given once, so the bad address takes the place of the good one.
+        let good = if flag == "--listen" { &LOOPBACK[..2] } else { &LOOPBACK };
+        let problems = config(&[good, &[flag, value]].concat()).unwrap_err();
         let key = flag.trim_start_matches('-');
         assert!(problems.len() == 1 && problems[0].starts_with(key), "{flag} {value}: {problems:?}");
         assert!(problems[0].contains(expected), "{flag} {value}: {problems:?}");
