@@ -6,6 +6,8 @@
 //! - over the byte limit, every frame is refused as `full`;
 //! - over half of it, a sender that holds more than an equal share is refused, so a flood from one
 //!   peer leaves room for the others;
+//! - the last sixteenth is shared with one sender more than there are: whoever has nothing queued finds
+//!   room there, however long the flood has lasted;
 //! - the relay's own frames (members, notices) have a bound of their own; a connection that lets even
 //!   those pile up is closed as slow, because losing one would leave it with a wrong picture;
 //! - verdicts are merged by address and reason, so they are never dropped; the number of different
@@ -21,6 +23,10 @@ use parking_lot::Mutex;
 
 /// What a queued frame costs beyond its bytes: the entry, its allocation and the sender's account.
 pub const PARCEL_OVERHEAD: usize = 64;
+
+/// The part of the queue in which a sender that has nothing queued finds room: 64 KiB of the default
+/// 1 MiB, some handshakes. Clients leave an eighth free, so it costs a lone sender nothing.
+const RESERVE: usize = 16;
 
 /// Bytes that each class may send, per round, while the others wait: 16 to 4 to 1.
 const QUANTUM: [usize; 3] = [64 << 10, 16 << 10, 4 << 10];
@@ -97,7 +103,8 @@ impl Outbox {
         }
         if total > self.limit / 2 {
             let held = queue.senders.get(&sender).map_or(0, |account| account.bytes);
-            let sharers = queue.senders.len() + usize::from(held == 0);
+            let newcomer = usize::from(total > self.limit - self.limit / RESERVE);
+            let sharers = queue.senders.len() + usize::from(held == 0) + newcomer;
             if sharers > 1 && held + cost > self.limit / sharers {
                 return Err(Verdict::Full);
             }
@@ -355,7 +362,7 @@ mod tests {
         while outbox.push(A, Class::Normal, frame("0123456789")).is_ok() {
             accepted += 1;
         }
-        assert_eq!(accepted, 1000 / (10 + PARCEL_OVERHEAD));
+        assert_eq!(accepted, (1000 - 1000 / RESERVE) / (10 + PARCEL_OVERHEAD));
         assert_eq!(take(&outbox, usize::MAX).len(), accepted);
     }
 
@@ -366,6 +373,14 @@ mod tests {
         let flood = (0..1000).filter(|_| outbox.push(A, Class::Normal, frame("flood")).is_ok()).count();
         let late = (0..1000).filter(|_| outbox.push(B, Class::Normal, frame("calm!")).is_ok()).count();
         assert!(late >= flood / 2, "flood {flood}, late {late}");
+    }
+
+    #[test]
+    fn a_sender_that_comes_when_a_flood_has_filled_the_queue_finds_room() {
+        let outbox = Outbox::new(10_000);
+        while outbox.push(A, Class::Normal, frame("flood")).is_ok() {}
+        outbox.push(B, Class::Normal, frame("calm!")).unwrap();
+        assert!(outbox.push(A, Class::Normal, frame("flood")).is_err(), "the room was not for the flood");
     }
 
     #[test]
