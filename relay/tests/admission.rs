@@ -1,6 +1,8 @@
 //! The door of a fail-closed relay: who shows a good ticket, invitation or token gets in, and every bad
 //! one is refused with its own code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::time::Duration;
 
 use anyhow::Result;

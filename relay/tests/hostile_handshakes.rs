@@ -1,6 +1,8 @@
 //! Strangers who do not shake hands as the protocol says: each is refused with its code, and nobody
 //! else notices.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::time::Duration;
 
 use anyhow::Result;

@@ -1,6 +1,8 @@
 //! Admitted peers who misbehave: what they send goes nowhere it should not, every drop has its verdict,
 //! and the others keep talking.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

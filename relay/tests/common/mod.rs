@@ -1,6 +1,7 @@
 //! Relays in this process and peers that are connected to them by hand.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
