@@ -135,7 +135,7 @@ impl Relay {
                 commit: culvert_service_kit::admin::COMMIT,
                 protocols: VERSIONS,
             };
-            let admin = Admin { about, readiness: readiness.clone(), registry };
+            let admin = Admin { about, readiness: readiness.clone(), registry: registry.clone() };
             helpers.spawn(admin.serve(listener, stop_admin.clone().cancelled_owned()));
         }
         let door = Listener::new(node.clone(), acceptor, shutdown.clone());
@@ -147,7 +147,8 @@ impl Relay {
                 door.accept(listener, &peers),
                 node.sweep(),
                 watch_keys(&node),
-                watch_certificates(certificates)
+                watch_certificates(certificates),
+                registry.upkeep()
             )
         };
         let drained = tokio::select! {

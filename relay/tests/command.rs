@@ -16,11 +16,16 @@ fn binary() -> &'static Path {
 
 /// Runs the program to its end, without settings in its environment.
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(binary()).args(arguments).env_clear().envs(environment.iter().copied()).output().unwrap()
+    Command::new(binary())
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    String::from_utf8(bytes.to_vec()).expect("the program prints text")
 }
 
 #[test]

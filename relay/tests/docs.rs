@@ -57,7 +57,7 @@ start, at zero, with every label value listed here. Labels never hold addresses,
 fn check(name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
     if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, expected).unwrap();
+        std::fs::write(&path, expected).expect("docs/ can be written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
