@@ -131,10 +131,14 @@ impl Certificates {
 
     /// Reloads on SIGHUP and when the files change, until dropped; never returns.
     pub async fn watch(self: Arc<Self>) {
+        self.watch_every(POLL_EVERY).await;
+    }
+
+    async fn watch_every(self: Arc<Self>, poll: Duration) {
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "no SIGHUP handler, certificates are polled only"))
             .ok();
-        let mut ticks = tokio::time::interval(POLL_EVERY);
+        let mut ticks = tokio::time::interval(poll);
         let mut last_fault = None;
         loop {
             let asked = tokio::select! {

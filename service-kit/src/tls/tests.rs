@@ -168,7 +168,23 @@ async fn the_watch_picks_up_changes_and_counts_a_bad_file_once() {
     assert!(rejections.contains(&rejected(1)) || rejections.contains(&rejected(2)), "{rejections}");
 }
 
-/// Waits for a condition that another task brings about; the clock is paused, so it jumps to the next poll.
+#[tokio::test]
+async fn a_hangup_signal_reloads_without_waiting_for_the_next_poll() {
+    let (old, new) = (issue(&["relay.example"]), issue(&["other.example"]));
+    let folder = Folder::with(&old);
+    let certificates = folder.load().unwrap();
+    folder.write("", "");
+    let mut watch = tokio::task::JoinSet::new();
+    watch.spawn(certificates.clone().watch_every(Duration::from_secs(3600)));
+    // The first poll rejects the empty files; from then on the handler is there and the signal is safe.
+    let rejected = r#"culvert_tls_reloads_total{outcome="rejected"} 1"#;
+    until(|| folder.registry.render().contains(rejected)).await;
+    folder.write(&new.certificate, &new.key);
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).unwrap();
+    until(|| certificates.names() == [Name::Dns("other.example".into())]).await;
+}
+
+/// Waits for a condition that another task brings about.
 async fn until(condition: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(60), async {
         while !condition() {
