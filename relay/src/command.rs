@@ -19,6 +19,8 @@ use crate::relay::Relay;
 
 /// Descriptors beside those of peers: listeners, files, the runtime's own.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// Whoever sees one hello can try tokens without asking the relay; 20 random characters are out of reach.
+const STRONG_TOKEN: usize = 20;
 /// For work on blocking threads (reading certificate files) when everything else has ended.
 const RUNTIME_END: Duration = Duration::from_secs(1);
 
@@ -137,10 +139,16 @@ fn raise_descriptor_limit(connections: usize) {
     }
 }
 
-/// What is open is open because someone said so, and the log shows it.
+/// What is open, or nearly so, is because someone said so, and the log shows it.
 fn say_what_is_open(config: &Config) {
     if config.admission.open && config.admission.access_token.is_none() {
         tracing::warn!("everybody who reaches this relay may use it, because open is set");
+    }
+    let token = config.admission.access_token.as_ref();
+    if token.is_some_and(|token| token.expose().len() < STRONG_TOKEN) {
+        tracing::warn!(
+            "the access token is short enough to be guessed; give at least {STRONG_TOKEN} characters"
+        );
     }
     if matches!(config.tls, Tls::PlainText) {
         tracing::warn!("peers connect without TLS, because plain-text is set");

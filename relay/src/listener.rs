@@ -175,7 +175,7 @@ impl Listener {
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<Socket, Refusal> {
-        let counted = Counted::new(tcp);
+        let counted = Counted::new(tcp, &self.node.metrics);
         match &self.tls {
             None => Ok(Socket::Plain(counted)),
             Some(acceptor) => {

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::link::Link;
 use crate::node::Node;
 use crate::reader::Reader;
-use crate::socket::{Moved, Socket};
+use crate::socket::{Socket, Written};
 
 /// How long a peer may take to acknowledge a close, so that it reads the reason before the connection
 /// is torn down.
@@ -34,11 +34,11 @@ pub async fn run(
     expiry: watch::Receiver<Option<u64>>,
     socket: WebSocketStream<Socket>,
 ) -> Close {
-    let moved = socket.get_ref().moved().clone();
+    let written = socket.get_ref().written().clone();
     let (mut sink, mut stream) = socket.split();
     let close = tokio::select! {
         biased;
-        close = write(node, link, &moved, &mut sink) => close,
+        close = write(node, link, &written, &mut sink) => close,
         close = reader.run(&mut stream) => close,
         close = watch_over(node, link, expiry) => close,
     };
@@ -46,8 +46,6 @@ pub async fn run(
     drop(reader);
     link.outbox.close(close);
     node.metrics.closed[close].increment(1);
-    node.metrics.bytes_read.increment(moved.read());
-    node.metrics.bytes_written.increment(moved.written());
     if close != Close::Done
         && let Ok(mut socket) = sink.reunite(stream)
     {
@@ -71,7 +69,7 @@ pub async fn farewell(socket: &mut WebSocketStream<Socket>, close: Close) {
 }
 
 /// Writes what the queue holds: everything that is ready, then one flush.
-async fn write<S>(node: &Node, link: &Link, moved: &Moved, sink: &mut S) -> Close
+async fn write<S>(node: &Node, link: &Link, bytes: &Written, sink: &mut S) -> Close
 where
     S: Sink<Message, Error = tungstenite::Error> + Unpin,
 {
@@ -84,7 +82,7 @@ where
             return close;
         }
         let frames = batch.len() as u64;
-        let written = deadline(node.config.timing.write, moved, async {
+        let written = deadline(node.config.timing.write, bytes, async {
             for chunk in batch.chunks(MOST_FRAMES) {
                 for frame in chunk {
                     sink.feed(Message::Binary(frame.clone())).await?;
@@ -104,13 +102,13 @@ where
 }
 
 /// `None` once nothing at all was written for `limit`, however long `work` takes in all.
-async fn deadline<T>(limit: Duration, moved: &Moved, work: impl Future<Output = T>) -> Option<T> {
+async fn deadline<T>(limit: Duration, bytes: &Written, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     loop {
-        let before = moved.written();
+        let before = bytes.get();
         match tokio::time::timeout(limit, &mut work).await {
             Ok(done) => return Some(done),
-            Err(_) if moved.written() == before => return None,
+            Err(_) if bytes.get() == before => return None,
             Err(_) => {}
         }
     }

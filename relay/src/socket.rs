@@ -8,44 +8,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Bytes that a socket moved, below TLS.
+use crate::metrics::Metrics;
+
+/// Bytes written to one socket so far, TLS included.
 #[derive(Default, Debug)]
-pub struct Moved {
-    read: AtomicU64,
-    written: AtomicU64,
-}
+pub struct Written(AtomicU64);
 
-impl Moved {
-    /// Bytes read so far.
-    pub fn read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
-    }
-
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+impl Written {
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A TCP stream that counts.
+/// A TCP stream that counts, for the node and for itself.
 pub struct Counted {
     tcp: TcpStream,
-    moved: Arc<Moved>,
+    written: Arc<Written>,
+    node_read: Counter,
+    node_written: Counter,
 }
 
 impl Counted {
     /// Counts from here on.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, moved: Arc::default() }
-    }
-
-    /// The counts.
-    pub fn moved(&self) -> &Arc<Moved> {
-        &self.moved
+    pub fn new(tcp: TcpStream, metrics: &Metrics) -> Self {
+        let (node_read, node_written) = (metrics.bytes_read.clone(), metrics.bytes_written.clone());
+        Self { tcp, written: Arc::default(), node_read, node_written }
     }
 }
 
@@ -57,7 +50,7 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        self.moved.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.node_read.increment((buf.filled().len() - before) as u64);
         polled
     }
 }
@@ -65,7 +58,8 @@ impl AsyncRead for Counted {
 impl Counted {
     fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(len)) = polled {
-            self.moved.written.fetch_add(len as u64, Ordering::Relaxed);
+            self.written.0.fetch_add(len as u64, Ordering::Relaxed);
+            self.node_written.increment(len as u64);
         }
         polled
     }
@@ -117,11 +111,11 @@ macro_rules! each {
 }
 
 impl Socket {
-    /// The counts of the TCP stream below.
-    pub fn moved(&self) -> &Arc<Moved> {
+    /// What was written to the TCP stream below.
+    pub fn written(&self) -> &Arc<Written> {
         match self {
-            Socket::Plain(stream) => stream.moved(),
-            Socket::Tls(stream) => stream.get_ref().0.moved(),
+            Socket::Plain(stream) => &stream.written,
+            Socket::Tls(stream) => &stream.get_ref().0.written,
         }
     }
 }

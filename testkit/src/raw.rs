@@ -84,7 +84,11 @@ impl RawPeer {
         Ok(Self { socket, challenge: None, early: VecDeque::new(), host, deadline })
     }
 
-    async fn read_challenge(&mut self) -> Result<(), RawError> {
+    /// Waits for the challenge on a connection that was opened without it.
+    ///
+    /// # Errors
+    /// Another frame comes, or none in time.
+    pub async fn read_challenge(&mut self) -> Result<(), RawError> {
         match self.recv().await? {
             Frame::Challenge(challenge) => {
                 self.challenge = Some(challenge);

@@ -1,0 +1,124 @@
+//! Limits on connections: by source address, peer, tenant and node; and who the source really is.
+
+mod common;
+
+use common::{Running, peer_as, relay};
+use culvert_relay::quota::Rate;
+use culvert_testkit::{HelloOptions, Identity, RawError, RawOptions, RawPeer, raw};
+use culvert_wire::{Close, ConnId};
+use tokio::io::AsyncWriteExt;
+
+async fn hello(relay: &Running, options: &RawOptions, identity: &Identity) -> Result<RawPeer, RawError> {
+    let mut peer = RawPeer::connect(relay.addr, options).await?;
+    peer.hello(&HelloOptions::new(identity)).await?;
+    Ok(peer)
+}
+
+fn source(address: &str) -> RawOptions {
+    RawOptions::plain("localhost").from(address.parse().unwrap())
+}
+
+#[tokio::test]
+async fn one_source_address_has_only_so_many_connections_and_others_have_their_own() {
+    let relay = relay(|config| config.limits.connections_per_source = 2).await;
+    let identity = Identity::random().unwrap();
+    let near = source("127.0.0.1");
+    let first = hello(&relay, &near, &identity).await.unwrap();
+    let _second = hello(&relay, &near, &identity).await.unwrap();
+    assert!(hello(&relay, &near, &identity).await.err().unwrap().is_end());
+    let _far = hello(&relay, &source("127.0.0.2"), &identity).await.unwrap();
+    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="source"}"#), Some(1.0));
+    first.close(Close::Done).await.unwrap();
+    while hello(&relay, &near, &identity).await.is_err() {}
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn one_source_address_opens_only_so_many_connections_a_second() {
+    let relay = relay(|config| config.limits.handshakes_per_source = Rate { per_second: 1, burst: 3 }).await;
+    let identity = Identity::random().unwrap();
+    for _ in 0..3 {
+        hello(&relay, &source("127.0.0.1"), &identity).await.unwrap();
+    }
+    assert!(hello(&relay, &source("127.0.0.1"), &identity).await.is_err());
+    hello(&relay, &source("127.0.0.9"), &identity).await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn one_peer_has_only_so_many_connections() {
+    let relay = relay(|config| config.limits.connections_per_peer = 1).await;
+    let (one, other) = (Identity::random().unwrap(), Identity::random().unwrap());
+    let _first = peer_as(&relay, &one, 1).await;
+    let error = hello(&relay, &source("127.0.0.1"), &one).await.err().unwrap();
+    assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
+    let _other = peer_as(&relay, &other, 1).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn one_tenant_has_only_so_many_connections() {
+    let relay = relay(|config| config.limits.connections_per_tenant = 1).await;
+    let _first = peer_as(&relay, &Identity::random().unwrap(), 1).await;
+    let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
+    assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_node_turns_newcomers_away_and_serves_the_others() {
+    let relay = relay(|config| config.limits.connections = 1).await;
+    let mut first = peer_as(&relay, &Identity::random().unwrap(), 1).await;
+    let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
+    assert!(error.is_end(), "{error:?}");
+    first.peer.sync(1).await.unwrap();
+    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="node_full"}"#), Some(1.0));
+    relay.stop().await;
+}
+
+/// PROXY protocol v2 (haproxy's specification, section 2.2): TCP over IPv4 from this address.
+fn proxy_header(source: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend_from_slice(&source);
+    header.extend_from_slice(&[127, 0, 0, 1, 0x12, 0x34, 0x01, 0xbb]);
+    header
+}
+
+async fn through_balancer(relay: &Running, client: [u8; 4]) -> Result<RawPeer, RawError> {
+    let options = RawOptions::plain("localhost");
+    let mut stream = raw::dial(relay.addr, &options).await?;
+    stream.write_all(&proxy_header(client)).await.map_err(RawError::Io)?;
+    let mut peer = RawPeer::over(stream, &options).await?;
+    peer.read_challenge().await?;
+    peer.hello(&HelloOptions::new(&Identity::random().unwrap())).await?;
+    Ok(peer)
+}
+
+#[tokio::test]
+async fn behind_a_balancer_the_source_is_the_one_it_names_and_its_word_is_required() {
+    let relay = relay(|config| {
+        config.proxy_protocol_from = "127.0.0.1".parse().unwrap();
+        config.limits.connections_per_source = 1;
+    })
+    .await;
+    let _one = through_balancer(&relay, [192, 0, 2, 1]).await.unwrap();
+    let _two = through_balancer(&relay, [192, 0, 2, 2]).await.unwrap();
+    assert!(through_balancer(&relay, [192, 0, 2, 1]).await.err().unwrap().is_end());
+    let plain = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await;
+    assert!(plain.err().unwrap().is_end(), "the balancer itself must send the header");
+    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="proxy_protocol"}"#), Some(1.0));
+    let direct = hello(&relay, &source("127.0.0.7"), &Identity::random().unwrap()).await;
+    assert_ne!(direct.unwrap().challenge().nonce, [0; 32], "others are not asked for it");
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_else_is_believed_about_an_address() {
+    let relay = relay(|_| {}).await;
+    let error = through_balancer(&relay, [192, 0, 2, 1]).await.err().unwrap();
+    assert!(error.is_end() || matches!(error, RawError::Status(400)), "{error:?}");
+    let mut honest = peer_as(&relay, &Identity::random().unwrap(), 1).await;
+    assert_ne!(honest.conn, ConnId::NONE);
+    honest.peer.sync(1).await.unwrap();
+    relay.stop().await;
+}
