@@ -137,9 +137,17 @@ async fn a_second_signal_stops_at_once_and_says_so() {
 
 #[tokio::test]
 async fn what_is_open_is_said_at_start() {
-    let plan = RelayPlan::open(binary()).unwrap();
-    let mut relay = plan.start().await.unwrap();
-    for sentence in ["everybody who reaches this relay may use it", "peers connect without TLS"] {
-        relay.process().line(DEADLINE, |line| line.contains(sentence).then_some(())).await.unwrap();
+    let open = RelayPlan::open(binary()).unwrap();
+    let guessable = RelayPlan::closed(binary()).unwrap().access_token("hunter2");
+    let without_tls = "peers connect without TLS";
+    for (plan, sentences) in [
+        (open, ["everybody who reaches this relay may use it", without_tls]),
+        (guessable, ["the access token is short enough to be guessed", without_tls]),
+    ] {
+        let mut relay = plan.start().await.unwrap();
+        for sentence in sentences {
+            relay.process().line(DEADLINE, |line| line.contains(sentence).then_some(())).await.unwrap();
+        }
+        assert!(!relay.process().output().contains("hunter2"));
     }
 }
