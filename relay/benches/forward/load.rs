@@ -1,0 +1,160 @@
+//! Pairs of peers that keep a window of frames in flight.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use anyhow::{Result, ensure};
+use culvert_wire::{Class, ConnId, Frame, Handle, Kind, TopicId};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+use crate::peer::{Peer, message};
+use crate::relay::Relay;
+
+/// A receiver acknowledges this many data frames with one of its own.
+const ACKNOWLEDGED_AT_ONCE: usize = 16;
+/// More than a whole window of small frames, so that one read takes all that waits.
+const BUFFER: usize = 64 << 10;
+
+/// What to send.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Payload bytes of a data frame.
+    pub(crate) payload: usize,
+    /// Pairs of a sender and a receiver.
+    pub(crate) pairs: usize,
+    /// Frames that each pair keeps in flight.
+    pub(crate) window: usize,
+}
+
+/// Pairs at work; dropping it ends them.
+pub(crate) struct Running {
+    counts: Rc<Counts>,
+    tasks: JoinSet<Result<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    delivered: Cell<u64>,
+    undelivered: Cell<u64>,
+}
+
+impl Load {
+    /// Connects every pair and starts it. Only within a [`tokio::task::LocalSet`].
+    pub(crate) async fn start(self, relay: &Relay) -> Result<Running> {
+        ensure!(self.window >= ACKNOWLEDGED_AT_ONCE, "a window below {ACKNOWLEDGED_AT_ONCE} never moves");
+        let counts = Rc::new(Counts::default());
+        let mut pairs = Vec::with_capacity(self.pairs);
+        for _ in 0..self.pairs {
+            pairs.push(self.connect(relay).await?);
+        }
+        let mut tasks = JoinSet::new();
+        for (sender, receiver) in pairs {
+            tasks.spawn_local(send(sender, self.window, counts.clone()));
+            tasks.spawn_local(receive(receiver, counts.clone()));
+        }
+        Ok(Running { counts, tasks })
+    }
+
+    async fn connect(&self, relay: &Relay) -> Result<(End, End)> {
+        let mut sender = Peer::connect(relay, BUFFER).await?;
+        let mut receiver = Peer::connect(relay, BUFFER).await?;
+        let mut topic = TopicId([0; 32]);
+        topic.0[..8].copy_from_slice(&sender.conn.0.to_be_bytes());
+        // Topic ids are hashes in real life.
+        topic.0.rotate_left(7);
+        let handle = sender.join(topic).await?;
+        let answer = receiver.join(topic).await?;
+        let data = send_frame(handle, receiver.conn, self.payload)?;
+        let acknowledgement = send_frame(answer, sender.conn, 4)?;
+        Ok((
+            End { peer: sender, batch: data.repeat(self.window), message: data.len() },
+            End {
+                peer: receiver,
+                batch: acknowledgement.repeat(self.window / ACKNOWLEDGED_AT_ONCE + 1),
+                message: acknowledgement.len(),
+            },
+        ))
+    }
+}
+
+/// One side of a pair, with its messages put together in advance.
+struct End {
+    peer: Peer,
+    batch: Vec<u8>,
+    message: usize,
+}
+
+impl End {
+    async fn send(&mut self, count: usize) -> Result<()> {
+        self.peer.socket.write_all(&self.batch[..count * self.message]).await?;
+        Ok(self.peer.socket.flush().await?)
+    }
+
+    /// Waits for frames, and gives how many were delivered and how many of its own were not.
+    async fn received(&mut self) -> Result<(usize, usize)> {
+        self.peer.inbox.fill(&mut *self.peer.socket).await?;
+        let (mut delivered, mut undelivered) = (0, 0);
+        while let Some(message) = self.peer.inbox.next()? {
+            match message.first().copied().and_then(Kind::from_number) {
+                Some(Kind::Deliver) => delivered += 1,
+                Some(Kind::Undeliverable) => {
+                    let count = message.last_chunk::<4>().map_or(0, |count| u32::from_be_bytes(*count));
+                    undelivered += usize::try_from(count)?;
+                }
+                _ => {}
+            }
+        }
+        Ok((delivered, undelivered))
+    }
+}
+
+fn send_frame(handle: Handle, to: ConnId, payload: usize) -> Result<Vec<u8>> {
+    message(&Frame::Send { class: Class::Normal, handle, to, payload: vec![0x5a; payload].into() })
+}
+
+async fn send(mut end: End, window: usize, counts: Rc<Counts>) -> Result<()> {
+    let mut in_flight = 0;
+    loop {
+        if in_flight < window {
+            end.send(window - in_flight).await?;
+            in_flight = window;
+        }
+        let (acknowledgements, undelivered) = end.received().await?;
+        counts.undelivered.set(counts.undelivered.get() + undelivered as u64);
+        in_flight -= (acknowledgements * ACKNOWLEDGED_AT_ONCE + undelivered).min(in_flight);
+    }
+}
+
+async fn receive(mut end: End, counts: Rc<Counts>) -> Result<()> {
+    let mut unacknowledged = 0;
+    loop {
+        let (delivered, _) = end.received().await?;
+        counts.delivered.set(counts.delivered.get() + delivered as u64);
+        unacknowledged += delivered;
+        if unacknowledged >= ACKNOWLEDGED_AT_ONCE {
+            end.send(unacknowledged / ACKNOWLEDGED_AT_ONCE).await?;
+            unacknowledged %= ACKNOWLEDGED_AT_ONCE;
+        }
+    }
+}
+
+impl Running {
+    /// Data frames that arrived so far.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.counts.delivered.get()
+    }
+
+    /// Data frames that the relay reported as undelivered so far.
+    pub(crate) fn undelivered(&self) -> u64 {
+        self.counts.undelivered.get()
+    }
+
+    /// Fails with the error of a pair that ended.
+    pub(crate) fn check(mut self) -> Result<()> {
+        match self.tasks.try_join_next() {
+            Some(ended) => ended?,
+            None => Ok(()),
+        }
+    }
+}
