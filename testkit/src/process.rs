@@ -282,5 +282,20 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port between 10000 and 32000")
 }
 
+/// Lets this process open so many files and sockets beside the usual ones.
+///
+/// # Errors
+/// The system's hard limit is lower; the error says how to raise it.
+pub fn allow_open_files(count: u64) -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = count + 256;
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+            .with_context(|| format!("cannot open {wanted} files; raise the hard limit, see ulimit -Hn"))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;
