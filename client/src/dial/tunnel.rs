@@ -121,3 +121,121 @@ fn authentication_problem(schemes: Vec<String>, given: bool) -> ProxyProblem {
         (true, true) => ProxyProblem::AuthenticationRefused { schemes },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    /// What an HTTP proxy hears, and what comes of its `answer`.
+    async fn through(
+        answer: &[u8],
+        relay: &str,
+        proxy: &str,
+    ) -> (String, Result<BoxedStream, ProxyProblem>, DuplexStream) {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(answer).await.unwrap();
+        let (relay, proxy): (RelayUrl, super::super::ProxyUrl) =
+            (relay.parse().unwrap(), proxy.parse().unwrap());
+        let connected = http_connect(Box::new(ours), &relay, proxy.credentials()).await;
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            assert_ne!(theirs.read_buf(&mut heard).await.unwrap(), 0);
+        }
+        (String::from_utf8(heard).unwrap(), connected, theirs)
+    }
+
+    const OK: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+    #[tokio::test]
+    async fn the_proxy_is_told_the_name_and_never_an_address() {
+        let (heard, connected, _) = through(OK, "wss://relay.example", "http://proxy").await;
+        connected.unwrap();
+        assert_eq!(heard, "CONNECT relay.example:443 HTTP/1.1\r\nHost: relay.example:443\r\n\r\n");
+        let (heard, ..) = through(OK, "wss://[2001:db8::1]:8443", "http://proxy").await;
+        assert!(heard.starts_with("CONNECT [2001:db8::1]:8443 HTTP/1.1\r\n"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn credentials_are_standard_base64_of_the_decoded_text() {
+        // What RFC 7617 asks for: `+` and `/` in the result, UTF-8, colons in the password.
+        let proxy = "http://%C3%BC%3E%3F%3E:p%3Aa%2Bs%2Fs%3F%3F%3E@proxy";
+        let (heard, ..) = through(OK, "wss://relay.example", proxy).await;
+        let line = heard.lines().find(|line| line.starts_with("Proxy-Authorization: Basic ")).unwrap();
+        let encoded = line.rsplit(' ').next().unwrap();
+        assert_eq!(BASE64.decode(encoded.as_bytes()).unwrap(), "ü>?>:p:a+s/s??>".as_bytes());
+        assert!(encoded.contains(['+', '/']), "the case that URL-safe base64 gets wrong: {encoded}");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_come_with_the_answer_are_kept() {
+        let answer = [OK, b"early"].concat();
+        let (_, connected, mut theirs) = through(&answer, "wss://relay.example", "http://proxy").await;
+        let mut stream = connected.unwrap();
+        theirs.write_all(b" and late").await.unwrap();
+        let mut got = [0; 14];
+        stream.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"early and late");
+        stream.write_all(b"up").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut up = [0; 2];
+        theirs.read_exact(&mut up).await.unwrap();
+        assert_eq!(&up, b"up");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_http_1_0_is_as_good() {
+        through(b"HTTP/1.0 200 OK\r\nVia: 1.0 x\r\n\r\n", "wss://r.example", "http://proxy").await.1.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_refusal_says_what_to_do() {
+        let basic = "HTTP/1.1 407 Authentication\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n";
+        let ntlm = "HTTP/1.1 407 A\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n";
+        let cases = [
+            (basic, "http://proxy", "asks for a user and password (it offers Basic)"),
+            (basic, "http://u:p@proxy", "does not accept the user and password"),
+            (ntlm, "http://u:p@proxy", "offers only Negotiate, NTLM"),
+            ("HTTP/1.1 403 Forbidden\r\n\r\n", "http://proxy", "does not allow connections to r.example:443"),
+            ("HTTP/1.1 503 Busy\r\n\r\n", "http://proxy", "could not reach r.example:443 itself (503)"),
+            ("HTTP/1.1 400 Bad\r\n\r\n", "http://proxy", "answered 400 to CONNECT"),
+            ("SSH-2.0-OpenSSH\r\n", "http://proxy", "did not answer like an HTTP proxy"),
+        ];
+        for (answer, proxy, sentence) in cases {
+            let (_, connected, _) = through(answer.as_bytes(), "wss://r.example", proxy).await;
+            let error = connected.err().expect(answer).to_string();
+            assert!(error.contains(sentence), "{answer}: {error}");
+        }
+        let endless = vec![b'a'; MAX_ANSWER + 1];
+        let endless = [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &endless].concat();
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(&endless).await.unwrap();
+        let relay = "wss://r.example".parse().unwrap();
+        let error = http_connect(Box::new(ours), &relay, None).await.err().unwrap().to_string();
+        assert!(error.contains("its answer is too long"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn socks_gets_the_name_to_resolve_and_the_password() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let relay: RelayUrl = "wss://relay.example:8443".parse().unwrap();
+        let proxy: super::super::ProxyUrl = "socks5h://us%40er:p%3Aw@proxy".parse().unwrap();
+        let proxy_side = async {
+            let mut greeting = [0; 4];
+            theirs.read_exact(&mut greeting).await.unwrap();
+            assert_eq!(greeting[..2], [5, 2], "version 5, two methods");
+            assert!(greeting[2..].contains(&2), "user and password is one of them");
+            theirs.write_all(&[5, 2]).await.unwrap();
+            let mut login = [0; 2 + 5 + 1 + 3];
+            theirs.read_exact(&mut login).await.unwrap();
+            assert_eq!(&login, b"\x01\x05us@er\x03p:w");
+            theirs.write_all(&[1, 0]).await.unwrap();
+            let mut connect = [0; 4 + 1 + 13 + 2];
+            theirs.read_exact(&mut connect).await.unwrap();
+            assert_eq!(&connect, b"\x05\x01\x00\x03\x0drelay.example\x20\xfb");
+            theirs.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        };
+        let (connected, ()) = tokio::join!(socks5(ours, &relay, proxy.credentials()), proxy_side);
+        connected.unwrap();
+    }
+}

@@ -458,3 +458,6 @@ async fn within<T>(
 ) -> Result<T, LinkError> {
     timeout_at(deadline, work).await.unwrap_or(Err(LinkError::Silent(what)))
 }
+
+#[cfg(test)]
+mod tests;
