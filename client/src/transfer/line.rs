@@ -41,7 +41,9 @@ impl<'a> Line<'a> {
     /// Sends one message; waits while the window is full.
     pub(super) async fn send(&mut self, message: &[u8]) -> Result<(), LineError> {
         tokio::select! {
-            sent = self.connection.send(message) => sent.map_err(LineError::Broken),
+            sent = tokio::time::timeout(PATIENCE, self.connection.send(message)) => {
+                sent.map_err(|_| LineError::Silent)?.map_err(LineError::Broken)
+            }
             () = self.cancelled.cancelled() => Err(LineError::Cancelled),
         }
     }
@@ -74,11 +76,14 @@ impl<'a> Line<'a> {
         let _ = tokio::time::timeout(PATIENCE, self.connection.flush()).await;
     }
 
-    /// Says why this side ends, and waits a moment for it to arrive; the other side may be gone already.
+    /// Says why this side ends, and waits a moment for the other side to hear it and leave.
+    ///
+    /// What still comes is thrown away meanwhile: the other side may be waiting for room to send.
     pub(super) async fn stop(&mut self, reason: StopReason) {
         let last = async {
             self.connection.send(&message::encode(&Control::Stop { reason })).await?;
-            self.connection.flush().await
+            while self.connection.receive().await?.is_some() {}
+            anyhow::Ok(())
         };
         if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, last).await {
             tracing::debug!(%error, "the other side was not told why the transfer stops");

@@ -309,7 +309,7 @@ async fn hostile(out: &Path, says: Vec<Control>) -> ReceiveError {
     let (mut left, mut right) = pair();
     let options = into(out);
     let silent = ignore();
-    let sender = async {
+    let sender = async move {
         for control in says {
             left.receive().await.unwrap();
             left.send(&message::encode(&control)).await.unwrap();
@@ -373,13 +373,17 @@ async fn data_that_nobody_asked_for_is_refused() {
     let (mut left, mut right) = pair();
     let options = into(out.path());
     let silent = ignore();
-    let sender = async {
+    let sender = async move {
         left.receive().await.unwrap();
         left.send(&message::encode(&offer(1))).await.unwrap();
         left.send(&message::piece_header(0, 0)).await.unwrap();
-        left
+        while let Ok(Some(bytes)) = left.receive().await {
+            if matches!(message::decode(&bytes), Ok(Message::Control(Control::Stop { .. }))) {
+                break;
+            }
+        }
     };
-    let (_left, received) = tokio::join!(sender, receive(&mut right, &options, &silent, &NEVER));
+    let ((), received) = tokio::join!(sender, receive(&mut right, &options, &silent, &NEVER));
     assert!(matches!(received, Err(ReceiveError::Protocol(_))), "{received:?}");
 }
 
@@ -392,7 +396,7 @@ async fn a_receiver_that_asks_for_what_is_not_there_is_refused() {
     for ranges in [vec![range(9, 10)], vec![range(0, 1001)]] {
         let (mut left, mut right) = pair();
         let silent = ignore();
-        let receiver = async {
+        let receiver = async move {
             right.send(&message::encode(&Control::Hello { version: 1 })).await.unwrap();
             right.receive().await.unwrap();
             right.send(&message::encode(&Control::Page { from: 0 })).await.unwrap();
@@ -455,8 +459,12 @@ async fn a_cancelled_transfer_tells_the_other_side_and_keeps_what_arrived() {
             at_two_megabytes.cancel();
         }
     });
-    let receiver = receive(&mut right, &options, &watch, &cancelled);
-    let (served, received) = tokio::join!(offer.serve(&mut left, &silent, &NEVER), receiver);
+    let serve = async {
+        let served = offer.serve(&mut left, &silent, &NEVER).await;
+        drop(left);
+        served
+    };
+    let (served, received) = tokio::join!(serve, receive(&mut right, &options, &watch, &cancelled));
     assert!(matches!(served, Err(SendError::Stopped(StopReason::Cancelled))), "{served:?}");
     assert!(matches!(received, Err(ReceiveError::Cancelled)), "{received:?}");
     let (_, received) = run(&offer, pair(), &into(out.path())).await;
