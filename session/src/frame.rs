@@ -25,6 +25,8 @@ pub(crate) const STREAM_OVERHEAD: usize = 1 + 8 + 1 + 8 + 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Malformed;
 
+// Lives on the stack for a moment; boxing its ranges would cost every acknowledgement an allocation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Frame<'a> {
     /// Answer with an acknowledgement, at once.

@@ -1,8 +1,8 @@
 //! Which packet numbers were already accepted.
 
 /// Packet numbers told apart; a relay that hands over between two nodes delivers well within it.
-pub(crate) const WINDOW: u64 = 4096;
-const WORDS: usize = WINDOW as usize / 64;
+pub(crate) const WINDOW: u64 = WORDS as u64 * 64;
+const WORDS: usize = 64;
 
 /// A sliding bitmap (RFC 6479) over the last [`WINDOW`] packet numbers.
 ///

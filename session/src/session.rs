@@ -352,3 +352,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

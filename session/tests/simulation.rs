@@ -4,6 +4,9 @@
 //! A failing seed is printed; `CULVERT_SEED=<seed> cargo test -p culvert-session --test simulation`
 //! replays it, and `CULVERT_SEEDS=<count>` changes how many are tried.
 
+// A test throughout: outside its `#[test]` functions, too, a failed `unwrap` is a failed test.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 #[path = "simulation/network.rs"]
 mod network;
 #[path = "simulation/peer.rs"]
@@ -15,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use culvert_session::{CloseReason, Hint, Peek, Session, peek};
+use culvert_session::{CloseReason, Counters, Hint, Peek, Session, peek};
 use culvert_wire::TopicId;
 use network::{Arrival, Conn, NODES, Network, Verdict};
 use peer::{Peer, Sabotage};
@@ -62,19 +65,40 @@ struct Simulation {
     next_timers: [Option<Duration>; 2],
     steps: u64,
     moves: u64,
+    deaths: u64,
+    pauses: u64,
 }
 
-/// What a run did, to show that it did something.
+/// What runs did, to show that they did something.
 #[derive(Default, Debug)]
 struct Summary {
     messages: u64,
     moves: u64,
-    retransmitted: u64,
-    lost: u64,
-    rejected: u64,
-    replayed: u64,
-    rekeys: u64,
-    path_changes: u64,
+    deaths: u64,
+    pauses: u64,
+    counters: Counters,
+}
+
+impl Summary {
+    fn add(&mut self, other: &Summary) {
+        self.messages += other.messages;
+        self.moves += other.moves;
+        self.deaths += other.deaths;
+        self.pauses += other.pauses;
+        self.count(&other.counters);
+    }
+
+    fn count(&mut self, counters: &Counters) {
+        let total = &mut self.counters;
+        total.packets_sent += counters.packets_sent;
+        total.bytes_sent += counters.bytes_sent;
+        total.bytes_retransmitted += counters.bytes_retransmitted;
+        total.packets_lost += counters.packets_lost;
+        total.rejected += counters.rejected;
+        total.replayed += counters.replayed;
+        total.rekeys += counters.rekeys;
+        total.path_changes += counters.path_changes;
+    }
 }
 
 impl Simulation {
@@ -104,6 +128,8 @@ impl Simulation {
             next_timers: [None; 2],
             steps: 0,
             moves: 0,
+            deaths: 0,
+            pauses: 0,
         };
         simulation.begin();
         simulation
@@ -116,8 +142,10 @@ impl Simulation {
                 self.initiate(end);
             }
         }
+        // Many runs are over in a second, so most faults come early.
+        let until = [300, 3000, FAULTS_UNTIL][self.random.index(3)];
         for _ in 0..self.random.below(12) {
-            let at = self.random.millis(0, FAULTS_UNTIL);
+            let at = self.random.millis(0, until);
             let end = self.random.index(2);
             let happening = match self.random.below(4) {
                 0 => Happening::Kill(self.random.index(NODES)),
@@ -213,6 +241,7 @@ impl Simulation {
                 self.network.kill(node);
                 for end in 0..2 {
                     if self.conns[end].is_some_and(|conn| !self.network.is_alive(conn)) {
+                        self.deaths += 1;
                         self.disconnected(now, end);
                     }
                 }
@@ -229,6 +258,7 @@ impl Simulation {
                 }
             }
             Happening::Pause(end) => {
+                self.pauses += u64::from(!self.is_complete());
                 let until = now + self.random.millis(0, 5000);
                 self.peers[end].paused_until = until;
                 self.at(until, Happening::Wake);
@@ -245,7 +275,7 @@ impl Simulation {
     }
 
     fn relocate(&mut self, now: Duration, end: usize) {
-        self.moves += 1;
+        self.moves += u64::from(!self.is_complete());
         let Some(old) = self.conns[end] else { return };
         if self.random.chance(500) {
             self.network.disconnect(old);
@@ -364,17 +394,13 @@ impl Simulation {
     }
 
     fn summary(&self) -> Summary {
-        let mut summary = Summary { moves: self.moves, ..Summary::default() };
+        let mut summary =
+            Summary { moves: self.moves, deaths: self.deaths, pauses: self.pauses, ..Summary::default() };
         for peer in &self.peers {
             summary.messages += peer.delivered;
-            let Some(session) = &peer.session else { continue };
-            let counters = session.counters();
-            summary.retransmitted += counters.bytes_retransmitted;
-            summary.lost += counters.packets_lost;
-            summary.rejected += counters.rejected;
-            summary.replayed += counters.replayed;
-            summary.rekeys += counters.rekeys;
-            summary.path_changes += counters.path_changes;
+            if let Some(session) = &peer.session {
+                summary.count(&session.counters());
+            }
         }
         summary
     }
@@ -402,21 +428,29 @@ fn every_message_arrives_exactly_once_and_in_order_whatever_the_network_does() {
         Some(seed) => seed..seed + 1,
         None => 0..number("CULVERT_SEEDS").unwrap_or(SEEDS),
     };
-    let mut total = Summary::default();
+    let (mut total, mut runs) = (Summary::default(), 0);
     for seed in seeds {
         let _blame = Blame(seed);
         let summary = simulate(seed, Sabotage::None).unwrap_or_else(|fault| panic!("{fault}"));
-        total.messages += summary.messages;
-        total.moves += summary.moves;
-        total.retransmitted += summary.retransmitted;
-        total.lost += summary.lost;
-        total.rejected += summary.rejected;
-        total.replayed += summary.replayed;
-        total.rekeys += summary.rekeys;
-        total.path_changes += summary.path_changes;
+        total.add(&summary);
+        runs += 1;
     }
-    println!("{total:?}");
-    assert!(total.messages > 0);
+    let counters = &total.counters;
+    eprintln!("{runs} runs: {total:?}");
+    if runs >= 100 {
+        // On average in every run: faults that do not happen prove nothing.
+        for (count, what) in [
+            (total.messages, "messages"),
+            (total.moves, "moves"),
+            (total.pauses, "pauses"),
+            (counters.packets_lost, "losses"),
+            (counters.replayed, "replays"),
+            (counters.rekeys, "rekeys"),
+        ] {
+            assert!(count * 2 >= runs, "only {count} {what} in {runs} runs");
+        }
+        assert!(total.deaths * 10 >= runs && counters.rejected > 0 && counters.path_changes > total.moves);
+    }
 }
 
 #[test]

@@ -167,6 +167,13 @@ impl ReceiveHalf {
         Some(wanted)
     }
 
+    /// Bytes held, with an estimate of what keeping them in order costs.
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> usize {
+        let pieces = self.segments.values().map(|piece| piece.capacity() + 64).sum::<usize>();
+        self.buffer.capacity() + pieces
+    }
+
     /// The credit that was announced last.
     pub(crate) fn limit(&self) -> u64 {
         self.limit

@@ -350,6 +350,12 @@ impl Streams {
         runs
     }
 
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> usize {
+        let news = self.news.len() + self.credits.len() + self.waiting.len();
+        news * 16 + self.streams.values().map(|stream| stream.receive.footprint()).sum::<usize>()
+    }
+
     /// The next event about a stream; at most three wait for each.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         Some(match self.news.pop_front()? {

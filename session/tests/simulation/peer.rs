@@ -231,7 +231,7 @@ impl Peer {
 impl Plan {
     fn new(random: &mut Random) -> Self {
         let largest = [20, 2_000, 20_000, 100_000][random.index(4)];
-        let count = 1 + random.below(if largest > 10_000 { 8 } else { 60 });
+        let count = 1 + random.below(if largest > 10_000 { 24 } else { 200 });
         let priority = [Priority::URGENT, Priority::NORMAL, Priority(64), Priority::BULK][random.index(4)];
         let sizes = (0..count).map(|_| random.index(largest + 1)).collect();
         Self { stream: None, priority, sizes, sent: 0, blocked: false }
