@@ -7,9 +7,12 @@ use std::path::Path;
 use clap::CommandFactory;
 use culvert_relay::args::Args;
 use culvert_relay::metrics::Metrics;
-use culvert_service_kit::config::markdown_tables;
+use culvert_relay::quota::Rate;
+use culvert_service_kit::config::{load, markdown_tables};
 use culvert_service_kit::metric_set::markdown_table;
 use culvert_service_kit::tls;
+use culvert_testkit::Identity;
+use culvert_testkit::certs::TestCa;
 
 /// Set to write the files instead of comparing them.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -41,7 +44,24 @@ The relay does not start without a way in (`ticket-keys`, `access-token-file` or
 | BYTE RATE | bytes a second: `10MiB`, with a burst `10MiB:64MiB`, or `unlimited` |
 | LIST | entries separated by commas: `10.0.0.0/8,192.0.2.7`; in the file also a TOML list |
 | SECRET | text; in its environment variable only, never a flag or in the file |
+
+A file for a relay behind a balancer:
+
+```toml
+{EXAMPLE}```
 ";
+
+const EXAMPLE: &str = r#"listen = "0.0.0.0:8443"
+admin-listen = "10.0.0.7:9443"
+proxy-protocol-from = ["10.0.0.0/24"]
+tls-certificate = "/etc/culvert/tls.crt"
+tls-key = "/etc/culvert/tls.key"
+ticket-keys = ["/etc/culvert/tickets.pem"]
+log-format = "json"
+max-connections = 10_000
+peer-bytes = "20MiB:100MiB"
+idle-timeout = "1m"
+"#;
 
 const METRICS: &str = "\
 # Metrics of the relay
@@ -68,7 +88,28 @@ fn check(name: &str, expected: &str) {
 
 #[test]
 fn configuration_md_lists_every_setting() {
-    check("configuration.md", &format!("{CONFIGURATION}{}", markdown_tables(&Args::command())));
+    let intro = CONFIGURATION.replace("{EXAMPLE}", EXAMPLE);
+    check("configuration.md", &format!("{intro}{}", markdown_tables(&Args::command())));
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let authority = TestCa::new("example").unwrap();
+    let leaf = authority.issue(&["relay.example"]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::copy(leaf.cert_path(), path("tls.crt")).unwrap();
+    std::fs::copy(leaf.key_path(), path("tls.key")).unwrap();
+    std::fs::write(path("tickets.pem"), Identity::from_seed([1; 32]).unwrap().public_pem()).unwrap();
+    let example = EXAMPLE.replace("/etc/culvert", folder.path().to_str().unwrap());
+    std::fs::write(path("relay.toml"), example).unwrap();
+
+    let command_line = ["culvert-relay".into(), "--config".into(), path("relay.toml").into()];
+    let loaded = load::<Args>(command_line).unwrap();
+    let (config, _) = loaded.args.config(loaded.problems).unwrap();
+    assert_eq!(config.limits.connections, 10_000);
+    assert_eq!(config.limits.peer_bytes, Rate { per_second: 20 << 20, burst: 100 << 20 });
+    assert!(config.proxy_protocol_from.contains("10.0.0.9".parse().unwrap()));
 }
 
 #[test]
