@@ -127,7 +127,7 @@ impl<K: Eq + Hash> Accounts<K> {
 
     /// Accounts kept at the moment.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    fn kept(&self) -> usize {
         self.accounts.lock().len()
     }
 }
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(accounts.sit(3, None, 0).err(), Some(NoSeat::Accounts), "2 still remembers");
         assert!(accounts.sit(3, None, 1_000_000_000).is_ok());
         accounts.sweep(10_000_000_000);
-        assert_eq!(accounts.len(), 1, "only the one in use");
+        assert_eq!(accounts.kept(), 1, "only the one in use");
     }
 
     #[test]

@@ -118,8 +118,8 @@ impl Listener {
         let Admitted { link, replaces, grant, seats } = admitted;
         tracing::debug!(conn = %link.id, peer = %link.peer.short(), %address, tenant = grant.tenant, "peer connected");
         let (expiry, expires) = watch::channel(grant.expires_at);
-        let reader = Reader::new(node.clone(), link.clone(), replaces, grant, seats, expiry);
-        let run = AssertUnwindSafe(peer::run(node, &link, reader, expires, socket)).catch_unwind();
+        let reader = Box::new(Reader::new(node.clone(), link.clone(), replaces, grant, seats, expiry));
+        let run = AssertUnwindSafe(peer::run(node, &link, reader, expires, socket.into())).catch_unwind();
         let close = run.await.unwrap_or_else(|_| {
             tracing::error!(conn = %link.id, "a connection's task panicked; this is a defect, please report it");
             node.metrics.closed[Close::Internal].increment(1);

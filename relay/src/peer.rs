@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_wire::{Close, Frame, Notice};
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt};
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
@@ -23,23 +24,34 @@ use crate::socket::{Socket, Written};
 /// is torn down.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Frames that one write may hold; with the byte limit it bounds the time to the next look at the queue.
-const MOST_FRAMES: usize = 1024;
+/// A connection's WebSocket, taken apart so that it is read and written at the same time.
+pub struct Halves {
+    sink: SplitSink<WebSocketStream<Socket>, Message>,
+    stream: SplitStream<WebSocketStream<Socket>>,
+    written: Arc<Written>,
+}
+
+impl From<WebSocketStream<Socket>> for Halves {
+    fn from(socket: WebSocketStream<Socket>) -> Self {
+        let written = socket.get_ref().written().clone();
+        let (sink, stream) = socket.split();
+        Self { sink, stream, written }
+    }
+}
 
 /// Runs an admitted connection to its end and gives the reason.
 pub async fn run(
     node: &Arc<Node>,
     link: &Arc<Link>,
-    mut reader: Reader,
+    mut reader: Box<Reader>,
     expiry: watch::Receiver<Option<u64>>,
-    socket: WebSocketStream<Socket>,
+    mut halves: Halves,
 ) -> Close {
-    let written = socket.get_ref().written().clone();
-    let (mut sink, mut stream) = socket.split();
+    let Halves { sink, stream, written } = &mut halves;
     let close = tokio::select! {
         biased;
-        close = write(node, link, &written, &mut sink) => close,
-        close = reader.run(&mut stream) => close,
+        close = write(node, link, written, sink) => close,
+        close = reader.run(stream) => close,
         close = watch_over(node, link, expiry) => close,
     };
     // Out of every topic first: nobody waits for a peer that lingers.
@@ -47,9 +59,10 @@ pub async fn run(
     link.outbox.close(close);
     node.metrics.closed[close].increment(1);
     if close != Close::Done
-        && let Ok(mut socket) = sink.reunite(stream)
+        && let Ok(mut socket) = halves.sink.reunite(halves.stream)
     {
-        farewell(&mut socket, close).await;
+        // Boxed, so that every idle peer's task does not keep room for it.
+        Box::pin(async move { farewell(&mut socket, close).await }).await;
     }
     close
 }
@@ -76,17 +89,14 @@ where
     let most = node.config.limits.write_buffer;
     let mut batch: Vec<Bytes> = Vec::new();
     loop {
-        batch.clear();
         let taken = std::future::poll_fn(|cx| link.outbox.poll_take(&mut batch, most, cx)).await;
         if let Err(close) = taken {
             return close;
         }
         let frames = batch.len() as u64;
         let written = deadline(node.config.timing.write, bytes, async {
-            for chunk in batch.chunks(MOST_FRAMES) {
-                for frame in chunk {
-                    sink.feed(Message::Binary(frame.clone())).await?;
-                }
+            for frame in batch.drain(..) {
+                sink.feed(Message::Binary(frame)).await?;
             }
             sink.flush().await
         });

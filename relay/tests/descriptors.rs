@@ -1,5 +1,7 @@
 //! Out of file descriptors: the accept loop pauses, says so, and goes on when there are some again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! How connections begin and end: deadlines, silence, slowness, tickets that run out, drains.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Limits on connections: by source address, peer, tenant and node; and who the source really is.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 mod common;
 
 use common::{Running, peer_as, relay};
