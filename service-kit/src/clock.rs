@@ -3,10 +3,8 @@
 //! Two kinds, because they answer different questions: [`Clock::unix_seconds`] is the date, which decides
 //! whether a ticket is valid and can jump; [`Clock::now`] only goes forward and measures durations.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use std::sync::{Mutex, PoisonError};
 
 /// Where a process reads the time; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -66,22 +64,10 @@ impl Clock {
         manual.unix += by;
         manual.now += by;
     }
-
-    /// Sets the date of a manual clock, as an administrator would; monotonic time stands still.
-    ///
-    /// # Panics
-    ///
-    /// If this is the machine's clock.
-    pub fn set_date(&self, unix_seconds: u64) {
-        let Source::Manual(manual) = &self.0 else {
-            panic!("only a manual clock can be set");
-        };
-        lock(manual).unix = Duration::from_secs(unix_seconds);
-    }
 }
 
 /// A panic while the lock was held leaves two plain numbers, which are still times.
-fn lock(manual: &Mutex<Manual>) -> std::sync::MutexGuard<'_, Manual> {
+fn lock(manual: &Mutex<Manual>) -> MutexGuard<'_, Manual> {
     manual.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -105,13 +91,5 @@ mod tests {
         clock.advance(Duration::from_millis(1_500));
         assert_eq!(other.unix_seconds(), 1_001);
         assert_eq!(other.now() - start, Duration::from_millis(1_500));
-    }
-
-    #[test]
-    fn setting_the_date_back_does_not_move_monotonic_time() {
-        let clock = Clock::manual(1_000);
-        let start = clock.now();
-        clock.set_date(10);
-        assert_eq!((clock.unix_seconds(), clock.now()), (10, start));
     }
 }

@@ -1,15 +1,13 @@
 //! Whether the balancer should send peers here.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Readiness of a node; clones share it.
 ///
 /// Red until the server says otherwise: a node that has not bound its listener must not get peers.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<watch::Sender<State>>);
+pub struct Readiness(Arc<Mutex<State>>);
 
 /// One answer to "can this node take peers?".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +24,7 @@ impl Readiness {
     /// Red, because the server is starting.
     pub fn new() -> Self {
         let state = State { ready: false, reason: "starting".into(), retired: false };
-        Self(Arc::new(watch::Sender::new(state)))
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Sets the state and why; ignored once retired. Logs changes between ready and not ready.
@@ -41,28 +39,23 @@ impl Readiness {
 
     /// The state now.
     pub fn get(&self) -> State {
-        self.0.borrow().clone()
-    }
-
-    /// Waits until the node is ready or not, as asked. Cancel safe.
-    pub async fn wait_for(&self, ready: bool) {
-        // The sender is alive as long as `self`, so this cannot fail.
-        let _ = self.0.subscribe().wait_for(|state| state.ready == ready).await;
+        self.lock().clone()
     }
 
     fn change(&self, ready: bool, reason: Cow<'static, str>, retired: bool) {
-        let turned = self.0.send_if_modified(|state| {
-            if state.retired {
-                return false;
-            }
-            let turned = state.ready != ready;
-            *state = State { ready, reason, retired };
-            turned
-        });
-        if turned {
-            let state = self.0.borrow();
-            tracing::info!(ready, reason = %state.reason, "readiness changed");
+        let mut state = self.lock();
+        if state.retired {
+            return;
         }
+        if state.ready != ready {
+            tracing::info!(ready, %reason, "readiness changed");
+        }
+        *state = State { ready, reason, retired };
+    }
+
+    /// A panic while the lock was held leaves a state that was true before, which still is an answer.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,14 +94,5 @@ mod tests {
         readiness.set(true, "bus is back");
         let state = readiness.get();
         assert_eq!((state.ready, &*state.reason), (false, "draining"));
-    }
-
-    #[tokio::test]
-    async fn waiters_see_the_change() {
-        let readiness = Readiness::new();
-        let (other, ready) = (readiness.clone(), readiness.wait_for(true));
-        let set = async { other.set(true, "serving") };
-        tokio::join!(ready, set);
-        assert!(readiness.get().ready);
     }
 }

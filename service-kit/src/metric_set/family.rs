@@ -83,11 +83,6 @@ impl<L: Copy + PartialEq, H: Handle> Family<L, H> {
             .collect();
         Self { children, missing: H::noop() }
     }
-
-    /// Every child with its label value.
-    pub fn iter(&self) -> impl Iterator<Item = (L, &H)> {
-        self.children.iter().map(|(value, handle)| (*value, handle))
-    }
 }
 
 impl<A: Copy + PartialEq, B: Copy + PartialEq, H: Handle> Family<(A, B), H> {
