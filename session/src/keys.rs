@@ -46,28 +46,42 @@ pub(crate) struct SendKeys {
     bytes: u64,
     /// The first packet number of this epoch, once there is one.
     first: Option<u64>,
+    /// Whether the peer was asked to acknowledge a packet of this epoch.
+    asked: bool,
+}
+
+/// What became of an attempt to go to the next epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Renewal {
+    NotDue,
+    Done,
+    /// The peer has acknowledged nothing of this epoch: it has to be asked to, this once.
+    Ask,
+    /// It was asked.
+    Waiting,
 }
 
 impl SendKeys {
     pub(crate) fn new(crypto: &'static dyn Crypto, secret: Zeroizing<[u8; 32]>, now: Duration) -> Self {
         let epoch = Epoch::new(crypto, 0, secret);
-        Self { crypto, epoch, since: now, packets: 0, bytes: 0, first: None }
+        Self { crypto, epoch, since: now, packets: 0, bytes: 0, first: None, asked: false }
     }
 
-    /// Goes to the next epoch if a limit is reached; says whether it did.
-    ///
-    /// Only once the peer has acknowledged a packet of this epoch: it follows one step at a time.
-    pub(crate) fn renew(&mut self, limits: &Rekey, largest_acked: Option<u64>, now: Duration) -> bool {
+    /// Goes to the next epoch if a limit is reached, once the peer has acknowledged a packet of this
+    /// one: it follows one step at a time. An end that sends nothing but acknowledgements has to ask.
+    pub(crate) fn renew(&mut self, limits: &Rekey, largest_acked: Option<u64>, now: Duration) -> Renewal {
         let due = self.packets >= limits.packets
             || self.bytes >= limits.bytes
             || now.saturating_sub(self.since) >= limits.age;
-        let followed = self.first.is_some_and(|first| largest_acked.is_some_and(|acked| acked >= first));
-        if !due || !followed {
-            return false;
+        if !due {
+            return Renewal::NotDue;
+        }
+        if !self.first.is_some_and(|first| largest_acked.is_some_and(|acked| acked >= first)) {
+            return if std::mem::replace(&mut self.asked, true) { Renewal::Waiting } else { Renewal::Ask };
         }
         self.epoch = self.epoch.next(self.crypto);
-        (self.since, self.packets, self.bytes, self.first) = (now, 0, 0, None);
-        true
+        (self.since, self.packets, self.bytes, self.first, self.asked) = (now, 0, 0, None, false);
+        Renewal::Done
     }
 
     /// What goes into the header of the next packet.
@@ -191,8 +205,9 @@ mod tests {
         let mut late = sealed(&mut send, 0);
         assert!(opens(&mut receive, T0, 0, &late));
         for number in 1..600 {
-            assert!(!send.renew(&limits, None, T0), "the peer must have followed first");
-            assert!(send.renew(&limits, Some(number - 1), T0));
+            assert_eq!(send.renew(&limits, None, T0), Renewal::Ask, "the peer must follow first");
+            assert_eq!(send.renew(&limits, None, T0), Renewal::Waiting);
+            assert_eq!(send.renew(&limits, Some(number - 1), T0), Renewal::Done);
             let packet = sealed(&mut send, number);
             assert!(opens(&mut receive, T0, number, &packet));
             assert!(opens(&mut receive, T0, number - 1, &late), "one epoch back");
@@ -214,9 +229,9 @@ mod tests {
         ] {
             let (mut send, _) = pair();
             sealed(&mut send, 0);
-            assert_eq!(send.renew(&limits, Some(0), T0), limits.bytes == 20);
+            assert_eq!(send.renew(&limits, Some(0), T0) == Renewal::Done, limits.bytes == 20);
             sealed(&mut send, 1);
-            assert!(send.renew(&limits, Some(1), Duration::from_secs(1)));
+            assert_eq!(send.renew(&limits, Some(1), Duration::from_secs(1)), Renewal::Done);
         }
     }
 }

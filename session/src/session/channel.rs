@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::crypto::Crypto;
 use crate::frame::CloseCode;
 use crate::handshake::Outcome;
-use crate::keys::{ReceiveKeys, SendKeys};
+use crate::keys::{ReceiveKeys, Renewal, SendKeys};
 use crate::packet::{DATA_HEADER, Header};
 use crate::received::Received;
 use crate::recovery::{Content, Recovery};
@@ -106,7 +106,11 @@ impl Channel {
         out: &mut Vec<u8>,
         counters: &mut Counters,
     ) {
-        counters.rekeys += u64::from(self.send.renew(limits, self.recovery.largest_acked(), now));
+        match self.send.renew(limits, self.recovery.largest_acked(), now) {
+            Renewal::Done => counters.rekeys += 1,
+            Renewal::Ask => self.pending.ping = true,
+            Renewal::NotDue | Renewal::Waiting => {}
+        }
         let number = self.recovery.next_number();
         Header::Data { receiver: self.remote, epoch: self.send.epoch(), number }.encode(out);
     }
