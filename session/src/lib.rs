@@ -104,7 +104,7 @@
 //! costs the session that a driver makes of it at most 8 KiB, for `handshake_timeout` at most.
 //!
 //! An accepted peer: at most `max_streams` × (2 × `stream_window` + 128 KiB) + 2 × `max_message` of
-//! unread bytes, 100 MiB with the defaults, and only while the application does not read; about 5 MiB of
+//! unread bytes, 100 MiB with the defaults, and only while the application does not read; at most 6 MiB of
 //! bookkeeping for packets that it never acknowledges. What waits to be sent is bounded by `send_buffer`
 //! for each stream. Tests measure these under hostile traffic.
 

@@ -294,6 +294,14 @@ impl Recovery {
         if self.in_flight == 0 { free.max(datagram) } else { free }
     }
 
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> usize {
+        let lanes = self.lanes.iter().map(|lane| lane.under_way.capacity() * 16).sum::<usize>();
+        let contents = self.packets.iter().flat_map(|sent| &sent.content);
+        let chunks = contents.map(|content| content.chunks.capacity() * size_of::<Chunk>()).sum::<usize>();
+        self.packets.capacity() * size_of::<Sent>() + lanes + chunks
+    }
+
     pub(crate) fn largest_acked(&self) -> Option<u64> {
         self.largest_acked
     }

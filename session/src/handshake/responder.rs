@@ -54,6 +54,11 @@ impl Responder {
         Ok(noise)
     }
 
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> usize {
+        size_of::<Self>() + self.initiation.capacity() + self.response.capacity()
+    }
+
     /// Message 2: the answer to every copy of this initiation.
     pub(crate) fn response(&self) -> &[u8] {
         &self.response

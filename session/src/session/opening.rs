@@ -48,6 +48,12 @@ impl Opening {
             outcome: None,
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        let responders = self.responders.iter().map(Responder::footprint).sum::<usize>();
+        size_of::<Self>() + responders
+    }
 }
 
 impl Session {

@@ -257,3 +257,47 @@ fn a_late_resume_is_ignored() {
     honest.poll_transmit(NOW, &mut out);
     assert_eq!(honest.counters().bytes_retransmitted, 0);
 }
+
+#[test]
+fn a_session_that_nobody_proved_itself_to_is_small() {
+    let mut datagram = Vec::new();
+    let mut first = Session::initiate(config(66), PATH, NOW, Box::new(AwsLc));
+    first.poll_transmit(NOW, &mut datagram).unwrap();
+    let mut session = Session::accept(config(1), &datagram, PATH, NOW, Box::new(AwsLc)).unwrap();
+    for _ in 0..100 {
+        let mut datagram = Vec::new();
+        Session::initiate(config(66), PATH, NOW, Box::new(AwsLc)).poll_transmit(NOW, &mut datagram).unwrap();
+        session.receive(NOW, PATH, &mut datagram);
+    }
+    let posted: usize = session.outbox.iter().map(|(_, datagram)| datagram.capacity()).sum();
+    let opening = session.opening.as_ref().unwrap().footprint();
+    let total = size_of::<Session>() + posted + opening;
+    assert!(opening > 1000 && total <= 8 << 10, "{total}: {} {posted} {opening}", size_of::<Session>());
+}
+
+#[test]
+fn packets_that_are_never_acknowledged_are_bounded() {
+    let mut limits = config(1);
+    limits.send_buffer = 64 << 20;
+    let (mut honest, mut hostile) = pair(limits, [true, false]);
+    let most = crate::frame::MAX_INT;
+    let terms = Terms { max_message: most, max_streams: 1, stream_window: most, window: most };
+    strike(&mut honest, &mut hostile, &[Frame::Accept(terms)]);
+    let stream = honest.open_stream(Priority::NORMAL).unwrap();
+    let mut out = Vec::new();
+    // The window is opened wide by good behaviour, then nothing is acknowledged any more.
+    for _ in 0..12 {
+        while honest.poll_transmit(NOW, &mut out).is_some() {}
+        while honest.send(stream, Bytes::from(vec![0; 1 << 20])).is_ok() {}
+        while honest.poll_transmit(NOW, &mut out).is_some() {}
+        let sent = honest.channel.as_ref().unwrap().recovery.next_number();
+        strike(&mut honest, &mut hostile, &[Frame::Ack(Ack::new(Duration::ZERO, most, [(0, sent - 1)]))]);
+    }
+    assert!(honest.counters().congestion_window >= 32 << 20);
+    for _ in 0..100_000 {
+        let _ = honest.send(stream, Bytes::from_static(&[0; 200]));
+        while honest.poll_transmit(NOW, &mut out).is_some() {}
+    }
+    let footprint = honest.channel.as_ref().unwrap().recovery.footprint();
+    assert!(footprint > 1 << 20 && footprint <= 6 << 20, "{footprint}");
+}
