@@ -93,8 +93,8 @@ impl Close {
 
     /// The same for a code that this version may not know, RFC 6455's codes included.
     ///
-    /// Only an answer in the terminal range, a policy violation (1008) or an oversized message (1009)
-    /// says that trying again is useless.
+    /// Trying again is useless after a code of the terminal range, and after those of RFC 6455 that say
+    /// that one side cannot understand or will not take what the other sends.
     pub const fn code_may_reconnect(code: u16) -> bool {
         !(matches!(code, 1002 | 1003 | 1007 | 1008 | 1009 | 1010) || (code >= FIRST_TERMINAL && code < 5000))
     }

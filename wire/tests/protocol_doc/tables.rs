@@ -41,6 +41,15 @@ fn close_codes_are_those_of_the_code() {
 }
 
 #[test]
+fn codes_of_the_websocket_standard_that_are_terminal_are_those_of_the_code() {
+    let text = include_str!("../../../docs/protocol.md").replace('\n', " ");
+    let sentence = text.split_once("every code of RFC 6455 but ").unwrap().1.split_once(". ").unwrap().0;
+    let listed: Vec<u16> = sentence.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse).collect();
+    let terminal: Vec<u16> = (1000..4000).filter(|code| !Close::code_may_reconnect(*code)).collect();
+    assert_eq!(listed, terminal);
+}
+
+#[test]
 fn limits_are_those_of_the_code() {
     let code = [
         ("header", limits::HEADER_LEN),
