@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use culvert_relay::bus::Bus;
 use culvert_relay::bus::memory::Hub;
 use culvert_relay::{Config, Relay};
 use culvert_service_kit::lifecycle::Drained;
+use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::{Clock, Shutdown};
 use culvert_wire::NodeId;
 use tokio::task::JoinSet;
 
+use super::Metrics;
 use crate::raw::RawOptions;
 
 /// Longest wait for a node to end once it is killed.
@@ -23,6 +26,7 @@ pub struct Embedded {
     admin: Option<SocketAddr>,
     id: NodeId,
     shutdown: Shutdown,
+    registry: Registry,
     running: JoinSet<Drained>,
 }
 
@@ -48,20 +52,20 @@ impl Embedded {
         Self::serve(Relay::bind(config).await?)
     }
 
-    /// A node with this configuration on a cluster's hub, with a clock of the test's.
+    /// A node with this configuration on a bus and with a clock of the test's.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start_on(hub: &Arc<Hub>, config: Config, clock: Clock) -> Result<Self> {
-        Self::serve(Relay::bind_to(config, Arc::new(hub.bus()), clock).await?)
+    pub async fn start_on(bus: Arc<dyn Bus>, config: Config, clock: Clock) -> Result<Self> {
+        Self::serve(Relay::bind_to(config, bus, clock).await?)
     }
 
     fn serve(relay: Relay) -> Result<Self> {
         let (addr, admin, id) = (relay.local_addr()?, relay.admin_addr()?, relay.id());
-        let shutdown = Shutdown::new();
+        let (shutdown, registry) = (Shutdown::new(), relay.registry());
         let mut running = JoinSet::new();
         running.spawn(relay.run(shutdown.clone()));
-        Ok(Self { addr, admin, id, shutdown, running })
+        Ok(Self { addr, admin, id, shutdown, registry, running })
     }
 
     /// Where peers connect.
@@ -92,6 +96,11 @@ impl Embedded {
     /// Its two tokens.
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown
+    }
+
+    /// Its series at this moment.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(self.registry.render())
     }
 
     /// Waits for its end after a drain was requested.
@@ -145,7 +154,7 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub async fn add(&mut self, config: Config) -> Result<&Embedded> {
-        let node = Embedded::start_on(&self.hub, config, Clock::system()).await?;
+        let node = Embedded::start_on(Arc::new(self.hub.bus()), config, Clock::system()).await?;
         self.nodes.push(node);
         self.nodes.last().context("a node was just added")
     }

@@ -15,6 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Metrics(String);
 
 impl Metrics {
+    /// From the text of a scrape.
+    pub fn of(text: String) -> Self {
+        Self(text)
+    }
+
     /// Asks the admin port for them.
     ///
     /// # Errors
