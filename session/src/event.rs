@@ -42,12 +42,13 @@ pub enum Event {
     Closed {
         /// Why.
         reason: CloseReason,
-        /// What this end sent and the peer did not acknowledge; the peer may have it all the same.
+        /// What this end sent and the peer did not acknowledge, one run for each stream that has any.
+        /// The peer may have part of it all the same; what is not named here, it has.
         unacknowledged: Vec<Unacknowledged>,
     },
 }
 
-/// Messages without an acknowledgement: a run of consecutive numbers on one stream.
+/// Messages without an acknowledgement: all of one stream from the first that has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unacknowledged {
     /// The stream they were sent on.

@@ -76,7 +76,8 @@ impl SendKeys {
         if !due {
             return Renewal::NotDue;
         }
-        if !self.first.is_some_and(|first| largest_acked.is_some_and(|acked| acked >= first)) {
+        let followed = self.first.is_some() && largest_acked >= self.first;
+        if !followed {
             return if std::mem::replace(&mut self.asked, true) { Renewal::Waiting } else { Renewal::Ask };
         }
         self.epoch = self.epoch.next(self.crypto);

@@ -75,12 +75,6 @@ impl RangeSet {
         gaps
     }
 
-    /// Whether all of `range` is in the set.
-    pub(crate) fn covers(&self, range: Range<u64>) -> bool {
-        let below = self.0.range(..=range.start).next_back();
-        range.is_empty() || below.is_some_and(|(_, &high)| high >= range.end)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -112,7 +106,6 @@ mod tests {
                 prop_assert_eq!(&listed, &model);
                 let missing: BTreeSet<u64> = ranges.gaps(5..70).into_iter().flatten().collect();
                 prop_assert_eq!(missing, (5..70).filter(|n| !model.contains(n)).collect());
-                prop_assert_eq!(ranges.covers(10..15), (10..15).all(|n| model.contains(&n)));
                 let ends: Vec<_> = ranges.0.iter().collect();
                 prop_assert!(ends.windows(2).all(|pair| pair[0].1 < pair[1].0), "merged: {:?}", ends);
             }

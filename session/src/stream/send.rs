@@ -173,18 +173,12 @@ impl SendHalf {
         self.first.checked_sub(1).map(MessageNumber)
     }
 
-    /// Messages without a full acknowledgement, as runs.
-    pub(crate) fn unacknowledged(&self, stream: StreamId, out: &mut Vec<Unacknowledged>) {
-        let mut open: Option<Unacknowledged> = None;
-        for (number, message) in (self.first..).map(MessageNumber).zip(&self.messages) {
-            if self.acked.covers(message.start.max(self.edge)..message.end()) {
-                out.extend(open.take());
-            } else {
-                let first = open.map_or(number, |run| run.first);
-                open = Some(Unacknowledged { stream, first, last: number });
-            }
-        }
-        out.extend(open);
+    /// The messages from the first without a full acknowledgement on: without it, the peer's application
+    /// has none of the later ones either.
+    pub(crate) fn unacknowledged(&self, stream: StreamId) -> Option<Unacknowledged> {
+        let last = (self.first + self.messages.len() as u64).checked_sub(1)?;
+        let (first, last) = (MessageNumber(self.first), MessageNumber(last));
+        (!self.is_done()).then_some(Unacknowledged { stream, first, last })
     }
 }
 
@@ -282,20 +276,22 @@ mod tests {
     }
 
     #[test]
-    fn the_unacknowledged_are_named_exactly() {
+    fn from_the_first_gap_on_everything_is_unacknowledged() {
         let bodies = vec![vec![0; 6]; 6];
         let (mut half, _) = half(&bodies);
         half.next(1000);
         half.acknowledge(0..10);
         half.acknowledge(30..40);
-        half.acknowledge(45..50);
-        let mut runs = Vec::new();
-        half.unacknowledged(StreamId(4), &mut runs);
+        half.acknowledge(50..60);
         let run = |first, last| Unacknowledged {
             stream: StreamId(4),
             first: MessageNumber(first),
             last: MessageNumber(last),
         };
-        assert_eq!(runs, [run(1, 2), run(4, 5)]);
+        assert_eq!(half.unacknowledged(StreamId(4)), Some(run(1, 5)));
+        half.acknowledge(10..30);
+        assert_eq!(half.unacknowledged(StreamId(4)), Some(run(4, 5)));
+        half.acknowledge(40..50);
+        assert_eq!(half.unacknowledged(StreamId(4)), None);
     }
 }

@@ -343,11 +343,7 @@ impl Streams {
     }
 
     pub(crate) fn unacknowledged(&self) -> Vec<Unacknowledged> {
-        let mut runs = Vec::new();
-        for (&id, stream) in &self.streams {
-            stream.send.unacknowledged(id, &mut runs);
-        }
-        runs
+        self.streams.iter().filter_map(|(&id, stream)| stream.send.unacknowledged(id)).collect()
     }
 
     #[cfg(test)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_session::{
-    CloseReason, Config, Event, Identity, MessageNumber, Peek, Priority, SendError, Session, StreamId, peek,
+    CloseReason, Config, Event, Identity, MessageNumber, Peek, Priority, SendError, Session, StreamId,
+    Unacknowledged, peek,
 };
 use culvert_wire::TopicId;
 
@@ -46,7 +47,7 @@ pub(crate) struct Peer {
     pub(crate) paused_until: Duration,
     pub(crate) established: bool,
     pub(crate) closed: Option<CloseReason>,
-    pub(crate) unacknowledged: usize,
+    pub(crate) unacknowledged: Vec<Unacknowledged>,
     numbers: HashSet<(u64, u64)>,
     pub(crate) epochs: HashSet<u8>,
     sabotage: Sabotage,
@@ -79,7 +80,7 @@ impl Peer {
             paused_until: Duration::ZERO,
             established: false,
             closed: None,
-            unacknowledged: 0,
+            unacknowledged: Vec::new(),
             numbers: HashSet::new(),
             epochs: HashSet::new(),
             sabotage,
@@ -118,7 +119,7 @@ impl Peer {
                 Event::PathChanged { .. } => {}
                 Event::Closed { reason, unacknowledged } => {
                     self.closed = Some(reason);
-                    self.unacknowledged = unacknowledged.len();
+                    self.unacknowledged = unacknowledged;
                 }
             }
         }
@@ -197,6 +198,20 @@ impl Peer {
         *number += 1;
         self.delivered += 1;
         Ok(())
+    }
+
+    /// How much was sent on each stream, and how much of it the session called unacknowledged.
+    pub(crate) fn sent(&self) -> Vec<(StreamId, u64, u64)> {
+        let streams = self.plans.iter().filter_map(|plan| Some((plan.stream?, plan.sent as u64)));
+        let missing = |stream| {
+            let runs = self.unacknowledged.iter().filter(|run| run.stream == stream);
+            runs.map(|run| run.last.0 + 1 - run.first.0).sum()
+        };
+        streams.map(|(stream, sent)| (stream, sent, missing(stream))).collect()
+    }
+
+    pub(crate) fn received(&self, stream: StreamId) -> u64 {
+        self.received.get(&stream).copied().unwrap_or_default()
     }
 
     /// Sizes of everything this end sends, by stream.
