@@ -12,6 +12,7 @@ use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
 use culvert_wire::{Close, Frame, VERSIONS};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -135,8 +136,13 @@ impl Relay {
                 commit: culvert_service_kit::admin::COMMIT,
                 protocols: VERSIONS,
             };
+            let guard = shutdown.guard("admin port");
             let admin = Admin { about, readiness: readiness.clone(), registry: registry.clone() };
-            helpers.spawn(admin.serve(listener, stop_admin.clone().cancelled_owned()));
+            let stop = stop_admin.clone().cancelled_owned();
+            helpers.spawn(async move {
+                let _guard = guard;
+                admin.serve(listener, stop).await;
+            });
         }
         let door = Listener::new(node.clone(), acceptor, shutdown.clone());
         readiness.set(true, "serving");
@@ -208,10 +214,15 @@ fn names(
     }
 }
 
+/// Reads the certificate again on SIGHUP and when its files change. Without one, SIGHUP means nothing; it
+/// must not end the process, which is what it does where nobody handles it.
 async fn watch_certificates(certificates: Option<Arc<Certificates>>) {
-    match certificates {
-        Some(certificates) => certificates.watch().await,
-        None => std::future::pending().await,
+    if let Some(certificates) = certificates {
+        return certificates.watch().await;
+    }
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return std::future::pending().await };
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: there is no certificate to read again");
     }
 }
 

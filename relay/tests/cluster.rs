@@ -31,8 +31,8 @@ async fn peers_on_two_nodes_find_each_other_and_talk_in_order() {
             assert_eq!((from, handle, &payload[..]), (sender, receiver.handle, &n.to_be_bytes()[..]));
         }
     }
-    left.stop().await;
-    right.stop().await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -52,8 +52,8 @@ async fn of_two_that_join_at_the_same_time_at_least_one_sees_the_other() {
             }
         }
     }
-    left.stop().await;
-    right.stop().await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -71,8 +71,8 @@ async fn a_departure_is_told_on_the_other_node_behind_what_was_sent() {
     assert!(matches!(a.peer.recv().await.unwrap(), Frame::PeerLeft { conn, .. } if conn == b.conn));
     a.peer.send(&frame(&a, b.conn, 0)).await.unwrap();
     assert!(matches!(a.peer.recv().await.unwrap(), Frame::Undeliverable { verdict: Verdict::Gone, .. }));
-    left.stop().await;
-    right.stop().await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -87,8 +87,8 @@ async fn a_broadcast_and_a_lookup_span_the_nodes() {
     let payload = Bytes::from_static(b"all");
     a.peer.send(&Frame::Broadcast { class: Class::Bulk, handle: a.handle, payload }).await.unwrap();
     assert!(matches!(b.peer.recv().await.unwrap(), Frame::Deliver { broadcast: true, .. }));
-    left.stop().await;
-    right.stop().await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_cut_between_nodes_is_told_and_what_was_lost_is_announced_when_it_heal
     let hub = Hub::new();
     let (left, right) = (node_of(&hub).await, node_of(&hub).await);
     let (mut a, mut b) = pair_across(&left, &right).await;
-    hub.cut(left.id, right.id);
+    hub.cut(left.id(), right.id());
     for peer in [&mut a, &mut b] {
         assert_eq!(peer.peer.recv().await.unwrap(), Frame::Notice(Notice::Degraded));
     }
@@ -109,16 +109,16 @@ async fn a_cut_between_nodes_is_told_and_what_was_lost_is_announced_when_it_heal
     assert!(matches!(verdict, Frame::Undeliverable { broadcast: true, verdict: Verdict::Unreachable, .. }));
     let members = peer(&left).await.join(TOPIC).await;
     assert_eq!((members.total, members.degraded), (1, true), "only those on this node");
-    assert_eq!(left.value("culvert_relay_degraded"), Some(1.0));
-    hub.heal(left.id, right.id);
+    assert_eq!(left.metrics().sum("culvert_relay_degraded", &[]), 1.0);
+    hub.heal(left.id(), right.id());
     let gap = b.until(|frame| matches!(frame, Frame::Gap { .. })).await;
     assert_eq!(gap, Frame::Gap { from: None, count: 2 });
     b.until(|frame| *frame == Frame::Notice(Notice::Restored)).await;
     a.peer.send(&frame(&a, b.conn, 2)).await.unwrap();
     b.until(|frame| matches!(frame, Frame::Deliver { .. })).await;
-    assert_eq!(left.value("culvert_relay_degraded"), Some(0.0));
-    left.stop().await;
-    right.stop().await;
+    assert_eq!(left.metrics().sum("culvert_relay_degraded", &[]), 0.0);
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -126,11 +126,11 @@ async fn a_node_that_left_is_gone_at_once() {
     let hub = Hub::new();
     let (left, right) = (node_of(&hub).await, node_of(&hub).await);
     let (mut a, b) = pair_across(&left, &right).await;
-    right.stop().await;
+    right.kill().await.unwrap();
     a.until(|frame| matches!(frame, Frame::PeerLeft { conn, .. } if *conn == b.conn)).await;
     a.peer.send(&frame(&a, b.conn, 1)).await.unwrap();
     assert!(matches!(a.peer.recv().await.unwrap(), Frame::Undeliverable { verdict: Verdict::Gone, .. }));
-    left.stop().await;
+    left.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -152,6 +152,6 @@ async fn a_full_queue_on_the_other_node_comes_back_as_a_verdict() {
         a.peer.send(&frame).await.unwrap();
     }
     a.until(|frame| matches!(frame, Frame::Undeliverable { verdict: Verdict::Full, .. })).await;
-    left.stop().await;
-    right.stop().await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }

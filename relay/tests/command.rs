@@ -151,3 +151,13 @@ async fn what_is_open_is_said_at_start() {
         assert!(!relay.process().output().contains("hunter2"));
     }
 }
+
+#[tokio::test]
+async fn a_hangup_without_a_certificate_is_logged_and_changes_nothing() {
+    let mut relay = RelayPlan::open(binary()).unwrap().start().await.unwrap();
+    relay.process().signal(Signal::HUP).unwrap();
+    let logged = relay.process().line(DEADLINE, |line| line.contains("SIGHUP").then_some(()));
+    logged.await.unwrap();
+    let (status, _) = relay.admin("/readyz").await.unwrap();
+    assert_eq!(status, 200);
+}

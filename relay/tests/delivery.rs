@@ -31,7 +31,7 @@ async fn frames_arrive_in_order_with_the_senders_address_and_the_receivers_handl
         };
         assert_eq!((handle, from, &payload[..]), (b.handle, a.conn, &n.to_be_bytes()[..]));
     }
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn members_are_told_of_joins_and_departures_and_a_lookup_does_not_enter() 
     drop(b);
     let left = a.peer.recv().await.unwrap();
     assert_eq!(left, Frame::PeerLeft { handle: a.handle, conn: b_conn, peer: b_peer });
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn every_undelivered_frame_gets_a_verdict() {
     a.peer.send(&send(a.handle, stranger.conn, "x")).await.unwrap();
     let frame = a.peer.recv().await.unwrap();
     assert!(matches!(frame, Frame::Undeliverable { verdict: Verdict::Gone, count: 1, .. }), "{frame:?}");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_receiver_that_left_the_topic_is_gone_although_it_was_reached_before()
     a.peer.send(&send(a.handle, b.conn, "2")).await.unwrap();
     let frame = a.peer.recv().await.unwrap();
     assert!(matches!(frame, Frame::Undeliverable { verdict: Verdict::Gone, .. }), "{frame:?}");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn the_ledger_of_an_overloaded_receiver_balances_to_the_frame() {
     assert!(refused > 0, "the queue was never full");
     b.peer.send(&Frame::Ping { token: 2, padding: Bytes::new() }).await.unwrap();
     assert!(matches!(b.peer.recv().await.unwrap(), Frame::Pong { token: 2, .. }), "nothing more came");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_broadcast_reaches_everybody_but_the_senders_own_peer() {
     own.peer.send(&Frame::Ping { token: 3, padding: Bytes::new() }).await.unwrap();
     let next = own.until(|frame| matches!(frame, Frame::Deliver { .. } | Frame::Pong { .. })).await;
     assert!(matches!(next, Frame::Pong { token: 3, .. }), "{next:?}");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_newer_connection_of_the_same_peer_is_announced_to_the_older_unless_it
     assert!(matches!(joined, Frame::PeerJoined { .. }));
     second.peer.send(&Frame::Ping { token: 4, padding: Bytes::new() }).await.unwrap();
     assert!(matches!(second.peer.recv().await.unwrap(), Frame::Pong { token: 4, .. }), "no notice");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn topics_are_limited_per_connection_and_leaving_makes_room() {
     assert_eq!(a.peer.recv().await.unwrap(), refused);
     a.peer.send(&Frame::Leave { handle: a.handle }).await.unwrap();
     a.join(topic(3)).await;
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_flood_is_slowed_down_and_told_so_once() {
     }
     assert!(started.elapsed() > Duration::from_millis(100), "{:?}", started.elapsed());
     assert_eq!(a.peer.recv().await.unwrap(), Frame::Notice(Notice::Throttled));
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -213,5 +213,5 @@ async fn what_is_no_frame_ends_the_connection_as_a_protocol_error() {
         let end = a.peer.closed().await.unwrap();
         assert_eq!(end, Close::Protocol, "{bytes:?}");
     }
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }

@@ -23,11 +23,11 @@ async fn without_file_descriptors_the_port_pauses_and_then_goes_on() {
     // A client's socket takes one descriptor, the relay's end of it another: the fourth is missing.
     limit_files(in_use + 3);
     let mut waiting = Vec::new();
-    while let Ok(stream) = tokio::net::TcpStream::connect(relay.addr).await {
+    while let Ok(stream) = tokio::net::TcpStream::connect(relay.addr()).await {
         waiting.push(stream);
     }
     let paused = async {
-        while relay.value("culvert_relay_accept_pauses_total").unwrap_or(0.0) < 1.0 {
+        while relay.metrics().sum("culvert_relay_accept_pauses_total", &[]) < 1.0 {
             tokio::task::yield_now().await;
         }
     };
@@ -37,5 +37,5 @@ async fn without_file_descriptors_the_port_pauses_and_then_goes_on() {
     limit_files(in_use + 100);
     let mut late = peer(&relay).await;
     late.peer.sync(2).await.unwrap();
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Running, TOPIC, node, pair, peer, peer_with, relay};
+use common::{TOPIC, node, pair, peer, peer_with, relay};
 use culvert_relay::bus::memory::MemoryBus;
 use culvert_relay::bus::{Arrival, AttachError, Bus, Inbox, Letter};
 use culvert_relay::config::{AdmissionPolicy, TicketPolicy};
 use culvert_service_kit::Clock;
 use culvert_service_kit::lifecycle::Drained;
+use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawError, RawOptions, RawPeer, tickets};
 use culvert_wire::ticket::{TicketClaims, Topics};
 use culvert_wire::{
@@ -40,7 +41,7 @@ async fn a_silent_peer_is_closed_as_idle_and_one_that_pings_is_not() {
     };
     let (close, ()) = tokio::join!(closed, pings);
     assert_eq!(close, Close::Idle);
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -68,8 +69,8 @@ async fn a_peer_that_stops_reading_is_closed_as_slow_and_the_others_go_on() {
     let frame = Frame::Send { class: Class::Bulk, handle: a.handle, to: c.conn, payload };
     a.peer.send(&frame).await.unwrap();
     c.until(|frame| matches!(frame, Frame::Deliver { .. })).await;
-    assert_eq!(relay.value(r#"culvert_relay_closed_total{close="slow"}"#), Some(1.0));
-    relay.stop().await;
+    assert_eq!(relay.metrics().sum("culvert_relay_closed_total", &[("close", "slow")]), 1.0);
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -77,10 +78,10 @@ async fn the_whole_handshake_has_one_deadline_wherever_it_stops() {
     let relay = relay(|config| config.timing.handshake = Duration::from_millis(300)).await;
     let options = RawOptions::plain("localhost");
     // Nothing at all; half a request; an upgrade and then silence.
-    let mut quiet = tokio::net::TcpStream::connect(relay.addr).await.unwrap();
-    let mut half = tokio::net::TcpStream::connect(relay.addr).await.unwrap();
+    let mut quiet = tokio::net::TcpStream::connect(relay.addr()).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(relay.addr()).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut half, b"GET /v1/relay HTTP/1.1\r\nHost: ").await.unwrap();
-    let mut upgraded = RawPeer::connect(relay.addr, &options).await.unwrap();
+    let mut upgraded = RawPeer::connect(relay.addr(), &options).await.unwrap();
     let mut rest = Vec::new();
     for stream in [&mut quiet, &mut half] {
         let end = tokio::time::timeout(
@@ -90,29 +91,31 @@ async fn the_whole_handshake_has_one_deadline_wherever_it_stops() {
         let _ = end.await.expect("the connection is cut");
     }
     assert_eq!(upgraded.closed().await.unwrap(), Close::HandshakeTimeout);
-    assert_eq!(relay.value(r#"culvert_relay_closed_total{close="handshake_timeout"}"#), Some(1.0));
-    relay.stop().await;
+    assert_eq!(relay.metrics().sum("culvert_relay_closed_total", &[("close", "handshake_timeout")]), 1.0);
+    relay.kill().await.unwrap();
 }
 
 struct Ticketed {
-    relay: Running,
+    relay: Embedded,
     issuer: Identity,
+    clock: Clock,
     _keys: tempfile::TempDir,
 }
 
 /// A relay that asks for tickets, on a date of the test's own.
 async fn ticketed() -> Ticketed {
     let issuer = Identity::random().unwrap();
+    let clock = Clock::manual(NOW);
     let keys = tempfile::tempdir().unwrap();
     let file = keys.path().join("issuer.pem");
     std::fs::write(&file, issuer.public_pem()).unwrap();
-    let relay = node(MemoryBus::alone(), Clock::manual(NOW), |config| {
+    let relay = node(MemoryBus::alone(), clock.clone(), |config| {
         let tickets = TicketPolicy { keys: vec![file], longest_life: Duration::from_secs(86_400) };
         config.admission = AdmissionPolicy { tickets: Some(tickets), ..AdmissionPolicy::default() };
         config.timing.expiry_notice = Duration::from_secs(1);
     })
     .await;
-    Ticketed { relay, issuer, _keys: keys }
+    Ticketed { relay, issuer, clock, _keys: keys }
 }
 
 impl Ticketed {
@@ -134,9 +137,9 @@ async fn a_ticket_that_runs_out_is_announced_and_then_closes_the_connection() {
     let mut peer = peer_with(&door.relay, &identity, &hello).await;
     let notice = peer.peer.recv().await.unwrap();
     assert_eq!(notice, Frame::Notice(Notice::Expiring { expires_at: NOW + 2 }));
-    door.relay.clock.advance(Duration::from_secs(2));
+    door.clock.advance(Duration::from_secs(2));
     assert_eq!(peer.peer.closed().await.unwrap(), Close::TicketExpired);
-    door.relay.stop().await;
+    door.relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -165,7 +168,7 @@ async fn a_renewed_ticket_moves_the_end_and_what_it_no_longer_opens_is_left() {
     peer.peer.send(&urgent).await.unwrap();
     let verdict = peer.peer.recv().await.unwrap();
     assert!(matches!(verdict, Frame::Undeliverable { verdict: Verdict::NotAllowed, .. }), "{verdict:?}");
-    door.relay.stop().await;
+    door.relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -195,18 +198,18 @@ async fn guests_come_in_on_an_invitation_up_to_the_number_in_the_ticket() {
     for (hello, close) in
         [(invite(&second, NOW + 60), Close::Overloaded), (invite(&second, NOW), Close::InvitationInvalid)]
     {
-        let mut raw = RawPeer::connect(door.relay.addr, &options).await.unwrap();
+        let mut raw = RawPeer::connect(door.relay.addr(), &options).await.unwrap();
         let error = raw.hello(&hello).await.unwrap_err();
         assert_eq!(error.close(), Some(close), "{error:?}");
     }
     drop(inside);
     // The seat is given back as soon as the relay sees the guest leave.
-    let mut raw = RawPeer::connect(door.relay.addr, &options).await.unwrap();
+    let mut raw = RawPeer::connect(door.relay.addr(), &options).await.unwrap();
     while let Err(error) = raw.hello(&invite(&second, NOW + 60)).await {
         assert_eq!(error.close(), Some(Close::Overloaded));
-        raw = RawPeer::connect(door.relay.addr, &options).await.unwrap();
+        raw = RawPeer::connect(door.relay.addr(), &options).await.unwrap();
     }
-    door.relay.stop().await;
+    door.relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -218,8 +221,9 @@ async fn a_drain_tells_when_to_go_turns_newcomers_away_and_then_closes() {
     })
     .await;
     let (mut a, mut b) = pair(&relay).await;
-    let addr = relay.addr;
-    let drained = relay.drained();
+    let addr = relay.addr();
+    relay.shutdown().request_drain();
+    let drained = relay.ended(Duration::from_secs(10));
     let peers = async {
         let Frame::Drain { reconnect_in_ms, close_in_ms } = a.peer.recv().await.unwrap() else { panic!() };
         assert!(reconnect_in_ms <= 200 && close_in_ms == 400);
@@ -234,19 +238,20 @@ async fn a_drain_tells_when_to_go_turns_newcomers_away_and_then_closes() {
         assert_eq!(b.peer.closed().await.unwrap(), Close::Drained);
     };
     let (drained, ()) = tokio::join!(drained, peers);
-    assert_eq!(drained, Drained::CutOff);
+    assert_eq!(drained.unwrap(), Drained::CutOff);
 }
 
 #[tokio::test]
 async fn a_drain_whose_peers_all_left_is_over_at_once() {
     let relay = relay(|config| config.drain.delay = Duration::ZERO).await;
     let (mut a, b) = pair(&relay).await;
+    relay.shutdown().request_drain();
     let leave = async {
         assert!(matches!(a.peer.recv().await.unwrap(), Frame::Drain { .. }));
         drop((a, b));
     };
-    let (drained, ()) = tokio::join!(relay.drained(), leave);
-    assert_eq!(drained, Drained::Complete);
+    let (drained, ()) = tokio::join!(relay.ended(Duration::from_secs(10)), leave);
+    assert_eq!(drained.unwrap(), Drained::Complete);
 }
 
 /// A bus with a defect.
@@ -281,7 +286,7 @@ async fn a_defect_ends_one_connection_and_not_the_node() {
     let (_, end) = victim.peer.recv_to_end().await;
     assert!(end.is_end(), "{end:?}");
     other.peer.sync(1).await.unwrap();
-    assert_eq!(relay.value(r#"culvert_relay_closed_total{close="internal"}"#), Some(1.0));
-    assert_eq!(relay.value("culvert_relay_connections"), Some(1.0));
-    relay.stop().await;
+    assert_eq!(relay.metrics().sum("culvert_relay_closed_total", &[("close", "internal")]), 1.0);
+    assert_eq!(relay.metrics().sum("culvert_relay_connections", &[]), 1.0);
+    relay.kill().await.unwrap();
 }

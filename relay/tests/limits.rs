@@ -4,14 +4,15 @@
 
 mod common;
 
-use common::{Running, peer_as, relay};
+use common::{peer_as, relay};
 use culvert_relay::quota::Rate;
+use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawError, RawOptions, RawPeer, raw};
 use culvert_wire::{Close, ConnId};
 use tokio::io::AsyncWriteExt;
 
-async fn hello(relay: &Running, options: &RawOptions, identity: &Identity) -> Result<RawPeer, RawError> {
-    let mut peer = RawPeer::connect(relay.addr, options).await?;
+async fn hello(relay: &Embedded, options: &RawOptions, identity: &Identity) -> Result<RawPeer, RawError> {
+    let mut peer = RawPeer::connect(relay.addr(), options).await?;
     peer.hello(&HelloOptions::new(identity)).await?;
     Ok(peer)
 }
@@ -29,10 +30,10 @@ async fn one_source_address_has_only_so_many_connections_and_others_have_their_o
     let _second = hello(&relay, &near, &identity).await.unwrap();
     assert!(hello(&relay, &near, &identity).await.err().unwrap().is_end());
     let _far = hello(&relay, &source("127.0.0.2"), &identity).await.unwrap();
-    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="source"}"#), Some(1.0));
+    assert_eq!(relay.metrics().sum("culvert_relay_refused_total", &[("reason", "source")]), 1.0);
     first.close(Close::Done).await.unwrap();
     while hello(&relay, &near, &identity).await.is_err() {}
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -44,7 +45,7 @@ async fn one_source_address_opens_only_so_many_connections_a_second() {
     }
     assert!(hello(&relay, &source("127.0.0.1"), &identity).await.is_err());
     hello(&relay, &source("127.0.0.9"), &identity).await.unwrap();
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -55,7 +56,7 @@ async fn one_peer_has_only_so_many_connections() {
     let error = hello(&relay, &source("127.0.0.1"), &one).await.err().unwrap();
     assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
     let _other = peer_as(&relay, &other, 1).await;
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -64,7 +65,7 @@ async fn one_tenant_has_only_so_many_connections() {
     let _first = peer_as(&relay, &Identity::random().unwrap(), 1).await;
     let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
     assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -74,8 +75,8 @@ async fn a_full_node_turns_newcomers_away_and_serves_the_others() {
     let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
     assert!(error.is_end(), "{error:?}");
     first.peer.sync(1).await.unwrap();
-    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="node_full"}"#), Some(1.0));
-    relay.stop().await;
+    assert_eq!(relay.metrics().sum("culvert_relay_refused_total", &[("reason", "node_full")]), 1.0);
+    relay.kill().await.unwrap();
 }
 
 /// PROXY protocol v2 (haproxy's specification, section 2.2): TCP over IPv4 from this address.
@@ -86,9 +87,9 @@ fn proxy_header(source: [u8; 4]) -> Vec<u8> {
     header
 }
 
-async fn through_balancer(relay: &Running, client: [u8; 4]) -> Result<RawPeer, RawError> {
+async fn through_balancer(relay: &Embedded, client: [u8; 4]) -> Result<RawPeer, RawError> {
     let options = RawOptions::plain("localhost");
-    let mut stream = raw::dial(relay.addr, &options).await?;
+    let mut stream = raw::dial(relay.addr(), &options).await?;
     stream.write_all(&proxy_header(client)).await.map_err(RawError::Io)?;
     let mut peer = RawPeer::over(stream, &options).await?;
     peer.read_challenge().await?;
@@ -108,10 +109,10 @@ async fn behind_a_balancer_the_source_is_the_one_it_names_and_its_word_is_requir
     assert!(through_balancer(&relay, [192, 0, 2, 1]).await.err().unwrap().is_end());
     let plain = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await;
     assert!(plain.err().unwrap().is_end(), "the balancer itself must send the header");
-    assert_eq!(relay.value(r#"culvert_relay_refused_total{reason="proxy_protocol"}"#), Some(1.0));
+    assert_eq!(relay.metrics().sum("culvert_relay_refused_total", &[("reason", "proxy_protocol")]), 1.0);
     let direct = hello(&relay, &source("127.0.0.7"), &Identity::random().unwrap()).await;
     assert_ne!(direct.unwrap().challenge().nonce, [0; 32], "others are not asked for it");
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -122,5 +123,5 @@ async fn nobody_else_is_believed_about_an_address() {
     let mut honest = peer_as(&relay, &Identity::random().unwrap(), 1).await;
     assert_ne!(honest.conn, ConnId::NONE);
     honest.peer.sync(1).await.unwrap();
-    relay.stop().await;
+    relay.kill().await.unwrap();
 }

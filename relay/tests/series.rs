@@ -8,6 +8,7 @@ use culvert_relay::bus::memory::Hub;
 use culvert_relay::metrics::Metrics;
 use culvert_relay::quota::Rate;
 use culvert_service_kit::Clock;
+use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
 use culvert_wire::{Class, Close, ConnId, Frame, Header, TopicId};
 
@@ -25,26 +26,27 @@ async fn every_series_is_moved_by_what_it_counts() {
     .await;
     let other = common::node_of(&hub).await;
     let mut moved: Vec<&str> = ELSEWHERE.to_vec();
-    let mut note = |node: &common::Running| {
-        let text = node.registry.render();
+    let mut note = |node: &Embedded| {
+        let metrics = node.metrics();
         let series = |line: &str| {
             Metrics::SERIES.iter().find(|series| {
                 let rest = line.strip_prefix(series.name).unwrap_or_default();
                 rest.starts_with(['{', ' ', '_'])
             })
         };
-        let positive = text
+        let positive = metrics
+            .text()
             .lines()
             .filter(|line| line.rsplit(' ').next().is_some_and(|v| v.parse::<f64>().is_ok_and(|v| v > 0.0)));
         moved.extend(positive.filter_map(series).map(|series| series.name));
     };
 
     // A handshake under way, and one that is refused.
-    let waiting = RawPeer::connect(node.addr, &RawOptions::plain("localhost")).await.unwrap();
+    let waiting = RawPeer::connect(node.addr(), &RawOptions::plain("localhost")).await.unwrap();
     note(&node);
     waiting.close(Close::Done).await.unwrap();
     let (mut a, mut b) = pair_across(&node, &other).await;
-    let mut again = RawPeer::connect(node.addr, &RawOptions::plain("localhost")).await.unwrap();
+    let mut again = RawPeer::connect(node.addr(), &RawOptions::plain("localhost")).await.unwrap();
     let error = again.hello(&HelloOptions::new(&a.identity)).await.unwrap_err();
     assert_eq!(error.close(), Some(Close::Overloaded));
 
@@ -53,7 +55,7 @@ async fn every_series_is_moved_by_what_it_counts() {
     let send = |to| Frame::Send { class: Class::Normal, handle, to, payload: Bytes::from_static(b"x") };
     a.peer.send(&send(b.conn)).await.unwrap();
     b.until(|frame| matches!(frame, Frame::Deliver { .. })).await;
-    a.peer.send(&send(ConnId::new(node.id, 1))).await.unwrap();
+    a.peer.send(&send(ConnId::new(node.id(), 1))).await.unwrap();
     a.until(|frame| matches!(frame, Frame::Undeliverable { .. })).await;
     let unknown = Header { kind: 0xee, ..Header::plain(culvert_wire::Kind::Ping) };
     a.peer.send_bytes(Bytes::copy_from_slice(&unknown.to_bytes())).await.unwrap();
@@ -67,14 +69,14 @@ async fn every_series_is_moved_by_what_it_counts() {
     a.until(|frame| matches!(frame, Frame::Notice(culvert_wire::Notice::Throttled))).await;
 
     // The other node out of reach and back.
-    hub.cut(node.id, other.id);
+    hub.cut(node.id(), other.id());
     note(&node);
     b.peer
         .send(&Frame::Send { class: Class::Normal, handle: b.handle, to: a.conn, payload: Bytes::new() })
         .await
         .unwrap();
     b.until(|frame| matches!(frame, Frame::Undeliverable { .. })).await;
-    hub.heal(node.id, other.id);
+    hub.heal(node.id(), other.id());
     a.until(|frame| matches!(frame, Frame::Gap { .. })).await;
 
     // An end.
@@ -85,7 +87,7 @@ async fn every_series_is_moved_by_what_it_counts() {
 
     let still: Vec<&str> =
         Metrics::SERIES.iter().map(|series| series.name).filter(|name| !moved.contains(name)).collect();
-    assert!(still.is_empty(), "never moved: {still:?}\n{}", node.registry.render());
-    node.stop().await;
-    other.stop().await;
+    assert!(still.is_empty(), "never moved: {still:?}\n{}", node.metrics().text());
+    node.kill().await.unwrap();
+    other.kill().await.unwrap();
 }

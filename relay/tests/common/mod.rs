@@ -3,79 +3,37 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use culvert_relay::Config;
 use culvert_relay::bus::Bus;
 use culvert_relay::bus::memory::{Hub, MemoryBus};
-use culvert_relay::{Config, Relay};
-use culvert_service_kit::lifecycle::Drained;
-use culvert_service_kit::metric_set::Registry;
-use culvert_service_kit::{Clock, Shutdown};
+use culvert_service_kit::Clock;
+use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
-use culvert_wire::{ConnId, Frame, Handle, Members, NodeId, PeerId, TopicId};
-use tokio::task::JoinHandle;
+use culvert_wire::{ConnId, Frame, Handle, Members, PeerId, TopicId};
 
 pub(crate) const TOPIC: TopicId = TopicId([0x70; 32]);
 
-/// A running node.
-pub(crate) struct Running {
-    pub(crate) addr: SocketAddr,
-    pub(crate) admin: Option<SocketAddr>,
-    pub(crate) id: NodeId,
-    pub(crate) shutdown: Shutdown,
-    pub(crate) registry: Registry,
-    pub(crate) clock: Clock,
-    task: JoinHandle<Drained>,
-}
-
-impl Running {
-    /// Stops at once.
-    pub(crate) async fn stop(self) {
-        self.shutdown.kill();
-        self.task.await.unwrap();
-    }
-
-    /// Drains to the end.
-    pub(crate) async fn drained(self) -> Drained {
-        self.shutdown.request_drain();
-        self.task.await.unwrap()
-    }
-
-    /// The current value of a series, labels included in its name; `None` if it is not there.
-    pub(crate) fn value(&self, series: &str) -> Option<f64> {
-        let text = self.registry.render();
-        let line =
-            text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
-        line.rsplit(' ').next()?.parse().ok()
-    }
-}
-
 /// A node that is alone.
-pub(crate) async fn relay(set: impl FnOnce(&mut Config)) -> Running {
+pub(crate) async fn relay(set: impl FnOnce(&mut Config)) -> Embedded {
     node(MemoryBus::alone(), Clock::system(), set).await
 }
 
 /// A node of a cluster.
-pub(crate) async fn node_of(hub: &Arc<Hub>) -> Running {
+pub(crate) async fn node_of(hub: &Arc<Hub>) -> Embedded {
     node(hub.bus(), Clock::system(), |_| {}).await
 }
 
-pub(crate) async fn node(bus: MemoryBus, clock: Clock, set: impl FnOnce(&mut Config)) -> Running {
+pub(crate) async fn node(bus: MemoryBus, clock: Clock, set: impl FnOnce(&mut Config)) -> Embedded {
     node_on(Arc::new(bus), clock, set).await
 }
 
 /// A node on any bus.
-pub(crate) async fn node_on(bus: Arc<dyn Bus>, clock: Clock, set: impl FnOnce(&mut Config)) -> Running {
-    let mut config = Config::embedded("127.0.0.1:0".parse().unwrap());
+pub(crate) async fn node_on(bus: Arc<dyn Bus>, clock: Clock, set: impl FnOnce(&mut Config)) -> Embedded {
+    let mut config = Embedded::config();
     set(&mut config);
-    let relay = Relay::bind_to(config, bus, clock.clone()).await.unwrap();
-    let shutdown = Shutdown::new();
-    let (addr, admin) = (relay.local_addr().unwrap(), relay.admin_addr().unwrap());
-    let (registry, id) = (relay.registry(), relay.id());
-    #[expect(clippy::disallowed_methods, reason = "awaited by Running")]
-    let task = tokio::spawn(relay.run(shutdown.clone()));
-    Running { addr, admin, id, shutdown, registry, clock, task }
+    Embedded::start_on(bus, config, clock).await.unwrap()
 }
 
 /// An admitted peer.
@@ -100,16 +58,16 @@ impl Peer {
     }
 }
 
-pub(crate) async fn peer(relay: &Running) -> Peer {
+pub(crate) async fn peer(relay: &Embedded) -> Peer {
     peer_as(relay, &Identity::random().unwrap(), 1).await
 }
 
-pub(crate) async fn peer_as(relay: &Running, identity: &Identity, generation: u64) -> Peer {
+pub(crate) async fn peer_as(relay: &Embedded, identity: &Identity, generation: u64) -> Peer {
     peer_taking_over(relay, identity, generation, ConnId::NONE).await
 }
 
 pub(crate) async fn peer_taking_over(
-    relay: &Running,
+    relay: &Embedded,
     identity: &Identity,
     generation: u64,
     replaces: ConnId,
@@ -118,20 +76,20 @@ pub(crate) async fn peer_taking_over(
     peer_with(relay, identity, &hello).await
 }
 
-pub(crate) async fn peer_with(relay: &Running, identity: &Identity, hello: &HelloOptions) -> Peer {
-    let mut peer = RawPeer::connect(relay.addr, &RawOptions::plain("localhost")).await.unwrap();
+pub(crate) async fn peer_with(relay: &Embedded, identity: &Identity, hello: &HelloOptions) -> Peer {
+    let mut peer = RawPeer::connect(relay.addr(), &RawOptions::plain("localhost")).await.unwrap();
     let welcome = peer.hello(hello).await.unwrap();
     let identity = Identity::from_seed(identity.seed()).unwrap();
     Peer { peer, id: identity.peer(), identity, conn: welcome.conn, handle: Handle::NONE }
 }
 
 /// Two peers in [`TOPIC`] that know of each other.
-pub(crate) async fn pair(relay: &Running) -> (Peer, Peer) {
+pub(crate) async fn pair(relay: &Embedded) -> (Peer, Peer) {
     pair_across(relay, relay).await
 }
 
 /// The same, on two nodes.
-pub(crate) async fn pair_across(left: &Running, right: &Running) -> (Peer, Peer) {
+pub(crate) async fn pair_across(left: &Embedded, right: &Embedded) -> (Peer, Peer) {
     let mut a = peer(left).await;
     assert_eq!(a.join(TOPIC).await.total, 0);
     let mut b = peer(right).await;
