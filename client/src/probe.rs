@@ -1,8 +1,11 @@
 //! What blocks the way to a relay, found stage by stage; `culvert doctor` prints it.
 //!
-//! Each stage has a stable code, a sentence for people and, where something is wrong, what to do.
+//! Each stage has a stable code, a sentence for people and, where something is wrong, what to do. The
+//! stages go the way that a connection goes ([`crate::dial`]), so what passes here works there.
 
-use std::time::Duration;
+mod stages;
+
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -83,10 +86,66 @@ pub async fn probe(
     relay: &RelayUrl,
     options: &RelayOptions,
     step: Duration,
-    mut progress: impl FnMut(&Check),
+    progress: impl FnMut(&Check),
 ) -> Report {
-    let _ = (options, step);
-    let checks: Vec<Check> = Vec::new();
-    checks.iter().for_each(&mut progress);
-    Report { relay: relay.to_string(), usable: false, checks }
+    let mut report = Collector { checks: Vec::new(), progress, since: Instant::now() };
+    let usable = stages::pass(relay, options, step, &mut report).await;
+    Report { relay: relay.to_string(), usable, checks: report.checks }
+}
+
+/// What a stage found.
+struct Finding {
+    outcome: Outcome,
+    code: &'static str,
+    sentence: String,
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Ok, code, sentence: sentence.into(), advice: None }
+    }
+
+    fn note(code: &'static str, sentence: impl Into<String>, advice: &str) -> Self {
+        Self { outcome: Outcome::Note, code, sentence: sentence.into(), advice: Some(advice.to_owned()) }
+    }
+
+    fn skipped(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Skipped, code, sentence: sentence.into(), advice: None }
+    }
+
+    /// An error's sentence; what follows its first semicolon is what to do.
+    fn failed(code: &'static str, error: &dyn std::fmt::Display) -> Self {
+        let text = error.to_string();
+        let (sentence, advice) = match text.split_once("; ") {
+            Some((sentence, advice)) => (sentence.to_owned(), Some(advice.to_owned())),
+            None => (text, None),
+        };
+        Self { outcome: Outcome::Failed, code, sentence, advice }
+    }
+}
+
+struct Collector<P> {
+    checks: Vec<Check>,
+    progress: P,
+    since: Instant,
+}
+
+impl<P: FnMut(&Check)> Collector<P> {
+    fn add(&mut self, stage: Stage, finding: Finding) {
+        let Finding { outcome, code, sentence, advice } = finding;
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.checks.push(Check { stage, outcome, code, sentence, advice, millis });
+        if let Some(check) = self.checks.last() {
+            (self.progress)(check);
+        }
+        self.since = Instant::now();
+    }
+
+    /// The stages that can no longer be tried.
+    fn skip(&mut self, stages: &[Stage]) {
+        for stage in stages {
+            self.add(*stage, Finding::skipped("not_reached", "not tried, because an earlier stage failed"));
+        }
+    }
 }

@@ -236,7 +236,7 @@ async fn answer(link: &mut Link, topic: TopicId) -> Result<Members, LinkError> {
             LinkEvent::Frame(Frame::JoinRefused { topic: of, .. }) if of == topic => {
                 return Err(LinkError::TopicNotAllowed);
             }
-            LinkEvent::Frame(_) | LinkEvent::Flushed => {}
+            LinkEvent::Frame(_) | LinkEvent::Flushed | LinkEvent::Pong => {}
             LinkEvent::Ended(error) => return Err(error),
         }
     }

@@ -101,6 +101,8 @@ pub(crate) enum LinkEvent {
     Frame(Frame),
     /// Everything that was fed is on its way; there is room again.
     Flushed,
+    /// A `Pong`; see [`Link::echoed`].
+    Pong,
     /// The end.
     Ended(LinkError),
 }
@@ -113,6 +115,13 @@ pub(crate) struct Introduction<'a> {
     pub(crate) replaces: ConnId,
 }
 
+struct Ping {
+    token: u64,
+    padding: Bytes,
+    sent: Instant,
+    is_back: bool,
+}
+
 /// An open connection.
 pub(crate) struct Link {
     socket: Socket,
@@ -122,10 +131,9 @@ pub(crate) struct Link {
     ended: bool,
     last_sent: Instant,
     last_received: Instant,
-    /// Sent at; the token is the low bits of it.
-    ping: Option<(u64, Instant)>,
+    /// The last `Ping`: token, padding, when, and whether it came back whole.
+    ping: Option<Ping>,
     next_ping: Instant,
-    round_trip: Option<Duration>,
 }
 
 impl Link {
@@ -174,7 +182,6 @@ impl Link {
             last_received: now,
             ping: None,
             next_ping: now,
-            round_trip: None,
         };
         link.schedule_ping(now);
         Ok(link)
@@ -185,9 +192,15 @@ impl Link {
         &self.welcome
     }
 
-    /// The last measured time of a `Ping` there and back.
-    pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+    /// Sends a `Ping` of its owner's; one at a time.
+    pub(crate) fn ping(&mut self, token: u64, padding: Bytes) {
+        self.send(&Frame::Ping { token, padding: padding.clone() });
+        self.ping = Some(Ping { token, padding, sent: Instant::now(), is_back: false });
+    }
+
+    /// Whether the last `Ping` came back, padding and all.
+    pub(crate) fn echoed(&self) -> bool {
+        self.ping.as_ref().is_some_and(|ping| ping.is_back)
     }
 
     /// Whether payloads may be fed; false until what was fed before is on its way.
@@ -255,7 +268,10 @@ impl Link {
             self.last_received = Instant::now();
             match received(message) {
                 Ok(None) => {}
-                Ok(Some(Frame::Pong { token, .. })) => self.pong(token),
+                Ok(Some(Frame::Pong { token, padding })) => {
+                    self.pong(token, &padding);
+                    return Poll::Ready(LinkEvent::Pong);
+                }
                 Ok(Some(Frame::Unknown { .. })) => {}
                 Ok(Some(frame)) if is_from_a_relay(&frame) => return Poll::Ready(LinkEvent::Frame(frame)),
                 Ok(Some(frame)) => return Poll::Ready(self.end(unexpected(&frame, "a frame of a relay"))),
@@ -285,19 +301,19 @@ impl Link {
             return Some(self.end(LinkError::Broke(format!("nothing came for {} s", silence.as_secs()))));
         }
         if self.unflushed == 0 {
-            let token = self.ping.map_or(1, |(token, _)| token.wrapping_add(1));
-            self.ping = Some((token, now));
-            self.send(&Frame::Ping { token, padding: Bytes::new() });
+            let token = self.ping.as_ref().map_or(1, |ping| ping.token.wrapping_add(1));
+            self.ping(token, Bytes::new());
         }
         self.schedule_ping(now);
         None
     }
 
-    fn pong(&mut self, answered: u64) {
-        if let Some((token, sent)) = self.ping
-            && token == answered
+    fn pong(&mut self, token: u64, padding: &Bytes) {
+        if let Some(ping) = &mut self.ping
+            && (ping.token, &ping.padding) == (token, padding)
         {
-            self.round_trip = Some(sent.elapsed());
+            ping.is_back = true;
+            tracing::trace!(round_trip = ?ping.sent.elapsed(), "the relay answered");
         }
     }
 

@@ -53,11 +53,6 @@ impl Roster {
         self.entries.remove(&conn).map(|(peer, _)| peer)
     }
 
-    /// Forgets everybody, and gives who was there.
-    pub(crate) fn clear(&mut self) -> Vec<PeerId> {
-        self.entries.drain().map(|(_, (peer, _))| peer).collect()
-    }
-
     /// Whose connection it is, as the relay says.
     pub(crate) fn owner(&self, conn: ConnId) -> Option<(PeerId, Run)> {
         self.entries.get(&conn).map(|(peer, generation)| (*peer, Run::of(*generation)))

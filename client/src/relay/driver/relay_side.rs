@@ -120,7 +120,7 @@ impl Driver {
     /// Something from one of our connections.
     pub(super) fn hear(&mut self, leg: LegId, event: LinkEvent) {
         match event {
-            LinkEvent::Flushed => {}
+            LinkEvent::Flushed | LinkEvent::Pong => {}
             LinkEvent::Ended(error) => self.lost(leg, error),
             LinkEvent::Frame(Frame::Deliver { from, handle, payload, broadcast: false, .. }) => {
                 if self.leg(leg).is_some_and(|leg| leg.handle == Some(handle)) {
