@@ -7,7 +7,7 @@
 //!
 //! Nothing a stranger sends can damage a handshake: every attempt to read a message rebuilds the Noise
 //! state from the secrets and the datagrams it rests on, and is kept only if all of it was right. The
-//! price is two or three X25519 operations per forged message.
+//! price is half a dozen X25519 operations per forged message.
 //!
 //! Retransmission is the initiator's duty: it repeats message 1 until message 2 came, then message 3
 //! until the first sealed packet came. The responder answers copies with copies, one for one, so it

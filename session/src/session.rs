@@ -81,7 +81,7 @@ impl Session {
     /// If the peer begins as well, pass its initiation to [`Session::receive`] of this session; the
     /// two settle on one.
     pub fn initiate(config: Config, path: PathId, now: Duration, rng: Box<dyn Rng>) -> Self {
-        let mut session = Self::new(config, path, now, rng);
+        let mut session = Self::new(config, path, rng);
         let initiator = Initiator::new(&session.config, session.id, &mut *session.rng)
             .expect("message 1 depends on nothing that a caller or a peer chooses");
         session.opening = Some(Opening::new(now, session.config.handshake_timeout, Some(initiator)));
@@ -91,7 +91,7 @@ impl Session {
 
     /// Answers an initiation that arrived on `path`; `None` if `datagram` is not a valid one.
     ///
-    /// Costs four X25519 operations and one signature, and at most 8 KiB until the peer has proved
+    /// Costs six X25519 operations and a signature, and at most 8 KiB until the peer has proved
     /// itself or `handshake_timeout` is over, so a driver limits how many it holds. An initiation
     /// proves nothing: a replayed one leads to a session that ends unauthenticated.
     pub fn accept(
@@ -104,18 +104,17 @@ impl Session {
         let Header::Handshake { step: Step::Initiation, receiver, sender } = Header::decode(datagram)? else {
             return None;
         };
-        let mut session = Self::new(config, path, now, rng);
+        let mut session = Self::new(config, path, rng);
         session.opening = Some(Opening::new(now, session.config.handshake_timeout, None));
         session.handshake(now, path, Step::Initiation, receiver, sender, datagram);
         session.is_responding().then_some(session)
     }
 
-    fn new(mut config: Config, path: PathId, now: Duration, mut rng: Box<dyn Rng>) -> Self {
+    fn new(mut config: Config, path: PathId, mut rng: Box<dyn Rng>) -> Self {
         config.max_message = config.max_message.min(MAX_MESSAGE_LIMIT);
         config.stream_window = config.stream_window.clamp(MAX_PAYLOAD, MAX_MESSAGE_LIMIT);
         // Zero stands for nobody.
         let id = SessionId(random_u64(&mut *rng).max(1));
-        let _ = now;
         Self {
             id,
             phase: Phase::Handshake,
@@ -203,6 +202,9 @@ impl Session {
     }
 
     /// Answers [`Event::Authenticated`]: whether this application talks to that peer.
+    ///
+    /// There is no deadline, here or there, because people may have to be asked; a driver that wants
+    /// one calls [`Session::fail`].
     pub fn authorize(&mut self, now: Duration, accept: bool) {
         if self.phase != Phase::Deciding {
             return;

@@ -11,6 +11,7 @@ use crate::{Config, HandshakeFault, SessionId};
 pub(crate) struct Responder {
     remote: SessionId,
     keys: Ephemeral,
+    payload: Vec<u8>,
     initiation: Vec<u8>,
     response: Vec<u8>,
 }
@@ -24,39 +25,34 @@ impl Responder {
         initiation: &[u8],
         rng: &mut dyn Rng,
     ) -> Result<Self, snow::Error> {
+        let keys = Ephemeral::generate(rng);
+        let statement = statement(config, Role::Responder, id, [initiation, &[]], &keys.public());
         let mut responder = Self {
             remote,
-            keys: Ephemeral::generate(rng),
+            keys,
+            payload: payload(&config.identity, &statement),
             initiation: initiation.to_vec(),
             response: Vec::new(),
         };
-        let fixed = responder.keys.public();
-        let statement = statement(config, Role::Responder, id, [initiation, &[]], &fixed);
-        let payload = payload(&config.identity, &statement);
-        Header::Handshake { step: Step::Response, receiver: remote, sender: id }
-            .encode(&mut responder.response);
-        let mut message = Vec::new();
-        responder.replay(config, &payload, &mut message)?;
-        responder.response.extend_from_slice(&message);
+        let mut response = Vec::new();
+        Header::Handshake { step: Step::Response, receiver: remote, sender: id }.encode(&mut response);
+        responder.replay(config, &mut response)?;
+        responder.response = response;
         Ok(responder)
     }
 
-    /// The Noise state after message 2, which is appended to `message`.
-    fn replay(
-        &self,
-        config: &Config,
-        payload: &[u8],
-        message: &mut Vec<u8>,
-    ) -> Result<HandshakeState, snow::Error> {
+    /// The Noise state after message 2, which is appended to `datagram`.
+    fn replay(&self, config: &Config, datagram: &mut Vec<u8>) -> Result<HandshakeState, snow::Error> {
         let mut noise = self.keys.noise(config, Role::Responder)?;
         read(&mut noise, &self.initiation[HANDSHAKE_HEADER..])?;
-        write(&mut noise, payload, message)?;
+        write(&mut noise, &self.payload, datagram)?;
         Ok(noise)
     }
 
     #[cfg(test)]
     pub(crate) fn footprint(&self) -> usize {
-        size_of::<Self>() + self.initiation.capacity() + self.response.capacity()
+        let parts = [&self.payload, &self.initiation, &self.response];
+        size_of::<Self>() + parts.iter().map(|part| part.capacity()).sum::<usize>()
     }
 
     /// Message 2: the answer to every copy of this initiation.
@@ -75,17 +71,9 @@ impl Responder {
     }
 
     /// Reads message 3.
-    pub(crate) fn confirm(
-        &self,
-        config: &Config,
-        id: SessionId,
-        confirmation: &[u8],
-    ) -> Result<Outcome, HandshakeFault> {
+    pub(crate) fn confirm(&self, config: &Config, confirmation: &[u8]) -> Result<Outcome, HandshakeFault> {
         let undecryptable = |_: snow::Error| HandshakeFault::Undecryptable;
-        let fixed = self.keys.public();
-        let own = statement(config, Role::Responder, id, [&self.initiation, &[]], &fixed);
-        let own = payload(&config.identity, &own);
-        let mut noise = self.replay(config, &own, &mut Vec::new()).map_err(undecryptable)?;
+        let mut noise = self.replay(config, &mut Vec::new()).map_err(undecryptable)?;
         let theirs = read(&mut noise, &confirmation[HANDSHAKE_HEADER..]).map_err(undecryptable)?;
         let datagrams = [&self.initiation[..], &self.response[..]];
         let claim = statement(config, Role::Initiator, self.remote, datagrams, &remote_static(&noise)?);

@@ -142,7 +142,7 @@ impl Session {
         };
         // A forged initiation may carry the same sender as the genuine one.
         let candidates = opening.responders.iter().filter(|responder| responder.is_for(sender));
-        let tried = candidates.map(|responder| responder.confirm(&self.config, self.id, datagram));
+        let tried = candidates.map(|responder| responder.confirm(&self.config, datagram));
         match tried.reduce(Result::or) {
             None => self.counters.rejected += 1,
             Some(Err(fault)) => {

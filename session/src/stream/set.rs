@@ -23,6 +23,7 @@ struct Stream {
     turn: Option<u64>,
     /// Whether an event of the kind waits in [`Streams::news`], or the application knows already.
     told_readable: bool,
+    told_writable: bool,
     told_acked: bool,
     /// Whether its credit waits to be announced.
     announcing: bool,
@@ -119,6 +120,7 @@ impl Streams {
                 receive: ReceiveHalf::new(self.stream_window),
                 turn: None,
                 told_readable: false,
+                told_writable: false,
                 told_acked: false,
                 announcing: false,
             },
@@ -323,7 +325,8 @@ impl Streams {
                 stream.told_acked = true;
                 self.news.push_back(News::Acked(chunk.stream));
             }
-            if stream.send.unblocked(buffer) {
+            if stream.send.unblocked(buffer) && !stream.told_writable {
+                stream.told_writable = true;
                 self.news.push_back(News::Writable(chunk.stream));
             }
         }
@@ -356,7 +359,10 @@ impl Streams {
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         Some(match self.news.pop_front()? {
             News::Readable(stream) => Event::Readable { stream },
-            News::Writable(stream) => Event::Writable { stream },
+            News::Writable(id) => {
+                self.streams.get_mut(&id)?.told_writable = false;
+                Event::Writable { stream: id }
+            }
             News::Acked(id) => {
                 let stream = self.streams.get_mut(&id)?;
                 stream.told_acked = false;
