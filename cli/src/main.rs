@@ -1,1 +1,72 @@
-fn main() {}
+//! The `culvert` command.
+//!
+//! Each subcommand is a module; [`cli`] is what can be typed, [`failure`] how it ends. Standard output
+//! carries results (a link, received paths, a report), standard error everything that is said on the way.
+
+mod certificate;
+mod cli;
+mod demo;
+mod dev;
+mod doctor;
+mod embedded;
+mod failure;
+mod folders;
+mod id;
+mod interrupt;
+mod invitation;
+mod keys;
+mod network;
+mod receive;
+mod report;
+mod send;
+mod ticket;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command};
+use interrupt::Interrupt;
+
+/// How long threads that wait for a disk or a terminal may keep the process after its work is done.
+const RUNTIME_END: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    // Whoever installed another provider first keeps it; there is only this one in the program.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let ended = match cli.command {
+        // The relay has its own settings, exit codes and runtime.
+        Command::Relay { arguments } => {
+            let name = OsString::from("culvert relay");
+            return culvert_relay::command::main(std::iter::once(name).chain(arguments));
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "culvert", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Id(args) => id::run(&args),
+        Command::Ticket(args) => ticket::run(args),
+        Command::Send(args) => on_runtime(async |interrupt| send::run(args, interrupt).await),
+        Command::Receive(args) => on_runtime(async |interrupt| receive::run(args, interrupt).await),
+        Command::Dev(args) => on_runtime(async |interrupt| dev::run(args, interrupt).await),
+        Command::Demo(args) => on_runtime(async |interrupt| demo::run(args, interrupt).await),
+        Command::Doctor(args) => on_runtime(async |_| doctor::run(args).await),
+    };
+    failure::exit_code(ended)
+}
+
+fn on_runtime<F: Future<Output = anyhow::Result<()>>>(
+    work: impl FnOnce(Interrupt) -> F,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let interrupt = Interrupt::install()?;
+        work(interrupt).await
+    });
+    runtime.shutdown_timeout(RUNTIME_END);
+    ended
+}

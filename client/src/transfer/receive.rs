@@ -201,7 +201,6 @@ struct Receiver<'a> {
 
 #[derive(Default)]
 struct Announced {
-    id: Option<Root>,
     stream: bool,
     entries: u64,
     bytes: u64,
@@ -305,7 +304,7 @@ impl<'a> Receiver<'a> {
                     if version != VERSION {
                         return Err(ReceiveError::Stopped(StopReason::Version));
                     }
-                    self.offer = Announced { id: Some(id), stream, entries, bytes };
+                    self.offer = Announced { stream, entries, bytes };
                     self.received.name = harmless(&name);
                     let name_shown = self.received.name.clone();
                     (self.progress)(Event::Offered { name: name_shown, stream, entries, bytes });

@@ -1,0 +1,261 @@
+//! What can be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use culvert_client::dial::RelayUrl;
+use culvert_wire::PeerId;
+
+use crate::ticket::{Duration, TopicList};
+
+const AFTER_HELP: &str = "\
+Examples:
+  culvert demo                             watch a file pass through a relay on this machine
+  culvert dev                              run a relay here and print the commands to try it
+  culvert send --relay wss://relay.example.com report.pdf
+  culvert receive culvert:AQ...            paste the link that `send` printed
+
+Exit codes:
+  0   done
+  1   failed, or only a part could be transferred; the message says what to do
+  2   wrong arguments
+  3   refused: the relay did not let this peer in, or the ticket does not verify
+  4   interrupted; what arrived is kept, and the same command goes on where it was
+  64  wrong configuration (`culvert relay` only)";
+
+const SEND_HELP: &str = "\
+Prints a link on standard output and serves until one receiver has everything. Whoever has the link can \
+receive; the relay cannot read what passes. Keep the command running until the receiver is done.
+
+Examples:
+  culvert send --relay wss://relay.example.com holiday/ notes.txt
+  tar c src | culvert send --relay wss://relay.example.com --name src.tar -
+  culvert send --ticket me.ticket --keep handbook.pdf     (with CULVERT_RELAY set)";
+
+const RECEIVE_HELP: &str = "\
+Prints the received paths on standard output. If it is interrupted, on either side, run it again: what \
+arrived is kept in NAME.part and only the rest is fetched.
+
+Examples:
+  culvert receive culvert:AQ...
+  culvert receive culvert:AQ... --out ~/Downloads --overwrite";
+
+/// Pass files between two people behind firewalls, through a relay that cannot read them.
+#[derive(Debug, Parser)]
+#[command(name = "culvert", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send files, folders or standard input, and print the link to receive them.
+    #[command(after_help = SEND_HELP)]
+    Send(SendArgs),
+    /// Receive what a link names.
+    #[command(after_help = RECEIVE_HELP)]
+    Receive(ReceiveArgs),
+    /// Watch the whole path on this machine: a relay, two peers, a file, a restart in the middle.
+    Demo(DemoArgs),
+    /// Run a relay on this machine, with a certificate of its own, and print commands to paste.
+    Dev(DevArgs),
+    /// Show this machine's peer id, making a key first if there is none.
+    Id(IdArgs),
+    /// Make keys and admission tickets for a relay that asks for them.
+    #[command(subcommand)]
+    Ticket(TicketCommand),
+    /// Find out whether, and if not why, this network lets you reach a relay.
+    Doctor(DoctorArgs),
+    /// Run a relay node; the same as the program culvert-relay. See `culvert relay --help`.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Relay {
+        /// Settings of the relay.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
+        arguments: Vec<OsString>,
+    },
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  culvert completions bash > ~/.local/share/bash-completion/completions/culvert"
+    )]
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+/// How to get to the relay and in.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct NetworkArgs {
+    /// Certificates (PEM) to trust on top of the system's, where the network inspects TLS or the relay
+    /// has its own authority.
+    #[arg(long, env = "CULVERT_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Proxy: http://, https:// or socks5h://, with user:password@ if it asks; or `none`. Without it
+    /// HTTPS_PROXY, ALL_PROXY and NO_PROXY count.
+    #[arg(long, env = "CULVERT_PROXY", value_name = "URL", hide_env_values = true)]
+    pub(crate) proxy: Option<String>,
+    /// Admission ticket for this machine's peer id, from the relay's operator.
+    #[arg(long, env = "CULVERT_TICKET", value_name = "FILE", conflicts_with = "access_token_file")]
+    pub(crate) ticket: Option<PathBuf>,
+    /// File with the relay's access token.
+    #[arg(long, env = "CULVERT_ACCESS_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) access_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// What to send; `-` is standard input.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Relay to meet at: wss://host or wss://host:port.
+    #[arg(long, env = "CULVERT_RELAY", value_name = "URL")]
+    pub(crate) relay: RelayUrl,
+    /// Go on serving after the first receiver has everything, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// What standard input is called at the receiver.
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    pub(crate) name: String,
+    /// Events and results as JSON, one object a line, on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReceiveArgs {
+    /// The link, as `culvert send` printed it.
+    #[arg(value_name = "LINK")]
+    pub(crate) link: String,
+    /// Folder to write into; made if it is not there.
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Replace files that exist and differ.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// How many seconds to wait for the sender before giving up; without it, until Ctrl-C.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u64>,
+    /// Events and results as JSON, one object a line, on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// What to send; without it, this program's own file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where to listen. On anything but loopback an access token is made and asked for.
+    #[arg(long, env = "CULVERT_DEV_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Host names by which others will reach it, besides localhost; the certificate names them.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) name: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// Show where the key is kept as well.
+    #[arg(long)]
+    pub(crate) show: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// Make the key pair that signs tickets: FILE.key stays here, FILE.pub goes to the relays.
+    #[command(
+        after_help = "Example:\n  culvert ticket keygen tickets\n  culvert relay --ticket-keys tickets.pub ..."
+    )]
+    Keygen {
+        /// Path without its ending.
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Issue a ticket that lets one peer into a relay.
+    #[command(
+        after_help = "Example:\n  culvert ticket issue --key tickets.key --peer $(culvert id) --invites 10 --expires 8h > me.ticket"
+    )]
+    Issue(IssueArgs),
+    /// Show what a ticket says and whether it verifies.
+    Show {
+        /// The ticket's file; `-` is standard input.
+        #[arg(value_name = "FILE")]
+        ticket: PathBuf,
+        /// Public key (PEM) of the one who should have signed it.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueArgs {
+    /// Private key (PEM) to sign with.
+    #[arg(long, env = "CULVERT_TICKET_KEY", value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Whom it lets in: the 64 digits that `culvert id` shows there.
+    #[arg(long, value_name = "ID")]
+    pub(crate) peer: PeerId,
+    /// Which topics it opens: `*`, or topic ids with commas. Links need `*`.
+    #[arg(long, value_name = "LIST", default_value = "*")]
+    pub(crate) topics: TopicList,
+    /// Whose limits it shares.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) tenant: String,
+    /// How long it is valid: 30m, 8h, 7d. Relays refuse more than their maximum.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub(crate) expires: Duration,
+    /// How many guests may be connected at once on invitations under it; a link for people without a
+    /// ticket is an invitation.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) invites: u32,
+    /// Frames a second from one connection.
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) frames_per_second: Option<u32>,
+    /// Payload bytes a second from one connection.
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) bytes_per_second: Option<u64>,
+    /// Topics that one connection may be in.
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) topics_per_connection: Option<u16>,
+    /// Connections of the peer to one node.
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) connections: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The relay: wss://host or wss://host:port.
+    #[arg(value_name = "URL", env = "CULVERT_RELAY")]
+    pub(crate) relay: RelayUrl,
+    /// The report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Seconds that one stage may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,157 @@
+//! From flags to conversations: admission, proxy and trust, and the lane that files take.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use culvert_client::dial::RelayUrl;
+use culvert_client::relay::{ReceiveHalf, RelayConnection, SendHalf};
+use culvert_client::{
+    AccessToken, AdmissionSource, Connection, Identity, PeerPolicy, ProxyChoice, RelayOptions,
+    RelayTransport, TopicSecret, Transport, TransportConfig, TransportMode,
+};
+use culvert_service_kit::Secret;
+use tokio::sync::mpsc;
+
+use crate::cli::NetworkArgs;
+use crate::failure::Code;
+
+/// How long delivering the last messages may take when a command ends.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+impl NetworkArgs {
+    /// Proxy and trust, without an identity and without admission.
+    pub(crate) fn options(&self) -> Result<RelayOptions> {
+        let proxy = match self.proxy.as_deref() {
+            None | Some("") => ProxyChoice::Environment,
+            Some("none") => ProxyChoice::Direct,
+            // The URL may hold a password: the error does not repeat it.
+            Some(url) => ProxyChoice::Through(
+                url.parse()
+                    .map_err(|error| Code::Usage.with(anyhow::Error::new(error).context("--proxy")))?,
+            ),
+        };
+        Ok(RelayOptions { proxy, ca_file: self.ca_file.clone(), ..RelayOptions::default() })
+    }
+
+    /// The access token, if its file was given.
+    pub(crate) fn access_token(&self) -> Result<Option<AccessToken>> {
+        let Some(path) = &self.access_token_file else { return Ok(None) };
+        let token = Secret::from_file(path).context("cannot read the access token")?;
+        Ok(Some(AccessToken::new(token.expose().clone())))
+    }
+
+    /// The admission ticket, if its file was given.
+    pub(crate) fn ticket(&self) -> Result<Option<String>> {
+        self.ticket.as_deref().map(read_ticket).transpose()
+    }
+
+    /// What was given to show to the relay.
+    pub(crate) fn admission(&self) -> Result<AdmissionSource> {
+        Ok(match (self.ticket()?, self.access_token()?) {
+            (Some(ticket), _) => AdmissionSource::Ticket(ticket),
+            (None, Some(token)) => AdmissionSource::AccessToken(token),
+            (None, None) => AdmissionSource::None,
+        })
+    }
+}
+
+/// Reads a ticket and notices what people confuse with it.
+pub(crate) fn read_ticket(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the ticket {}", path.display()))?;
+    let ticket = text.trim();
+    if ticket.starts_with(culvert_client::link::SCHEME) {
+        return Err(Code::Usage.because(format!("{} holds a link, not a ticket", path.display())));
+    }
+    Ok(ticket.to_owned())
+}
+
+/// A peer at a relay, in one topic.
+pub(crate) struct Meeting {
+    transport: RelayTransport,
+    connections: mpsc::Receiver<RelayConnection>,
+}
+
+impl Meeting {
+    /// Enters the topic of a secret.
+    pub(crate) async fn join(
+        relay: &RelayUrl,
+        secret: TopicSecret,
+        identity: Option<Identity>,
+        peers: PeerPolicy,
+        options: RelayOptions,
+    ) -> Result<Self> {
+        let config = TransportConfig {
+            mode: TransportMode::Relay,
+            relay_url: Some(relay.to_string()),
+            ..TransportConfig::default()
+        };
+        let topic = secret.topic();
+        let options = RelayOptions { identity, topic_secret: Some(secret), peers, ..options };
+        let mut transport = RelayTransport::new(config, options)?;
+        let connections = transport
+            .connect_relay(topic)
+            .await
+            .with_context(|| format!("cannot use the relay at {relay}"))?;
+        Ok(Self { transport, connections })
+    }
+
+    /// The next peer that comes; an error when the relay does not let this peer stay. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<FileLane> {
+        let connection = self.connections.recv().await;
+        let connection =
+            connection.context("the relay ended the connection and does not let this peer back in")?;
+        FileLane::new(connection)
+    }
+
+    /// Delivers what is under way, within limits, and leaves.
+    pub(crate) async fn leave(mut self) {
+        self.connections.close();
+        let _ = tokio::time::timeout(GOODBYE, self.transport.disconnect()).await;
+    }
+}
+
+/// The lane of a conversation that yields to everything people wait for.
+pub(crate) struct FileLane {
+    send: SendHalf,
+    receive: ReceiveHalf,
+    peer: String,
+    /// Keeps the conversation's other lane open.
+    _conversation: RelayConnection,
+}
+
+impl FileLane {
+    fn new(mut conversation: RelayConnection) -> Result<Self> {
+        let peer = conversation.peer().to_string();
+        let (send, receive) = conversation.take_bulk().context("the conversation has no lane for files")?;
+        Ok(Self { send, receive, peer, _conversation: conversation })
+    }
+}
+
+#[async_trait]
+impl Connection for FileLane {
+    async fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.send.send(Bytes::copy_from_slice(data)).await?;
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.receive.receive().await?.map(Vec::from))
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        tokio::time::timeout(GOODBYE, self.send.close()).await??;
+        Ok(())
+    }
+
+    fn peer_id(&self) -> &str {
+        &self.peer
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(self.send.flush().await?)
+    }
+}
