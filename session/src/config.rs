@@ -30,11 +30,12 @@ pub struct Config {
     pub keepalive: Duration,
     /// Time a graceful close may take. Default 10 s.
     pub close_timeout: Duration,
-    /// Largest message that this end accepts, in bytes; the peer learns it. Default 16 MiB.
+    /// Largest message that this end accepts, in bytes, at most [`MAX_MESSAGE_LIMIT`]; the peer learns
+    /// it. Default 16 MiB.
     pub max_message: usize,
     /// Most streams that the peer may open. Default 32.
     pub max_streams: u16,
-    /// Bytes of one stream that may wait here unread, in bytes. Default 1 MiB.
+    /// Bytes of one stream that may wait here unread; at least one datagram. Default 1 MiB.
     pub stream_window: usize,
     /// Bytes of one stream that [`Session::send`](crate::Session::send) takes before it says
     /// `Blocked`; a larger message is taken when nothing else waits. Default 1 MiB.

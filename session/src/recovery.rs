@@ -30,6 +30,9 @@ pub(crate) const MAX_TRACKED: usize = 1 << 14;
 /// Upper limit of the probe timeout.
 const MAX_PTO: Duration = Duration::from_secs(5);
 
+/// Most of the window that bulk leaves to normal streams, so that a file fills no window to the brim.
+const MAX_RESERVE: u64 = 64 << 10;
+
 const CLASSES: usize = Class::ALL.len();
 
 /// What a packet carried that must arrive: enough to send it again.
@@ -319,9 +322,6 @@ impl Recovery {
         self.rtt.probe_timeout() * 3
     }
 }
-
-/// Most of the window that bulk leaves to normal streams, so that a file fills no window to the brim.
-const MAX_RESERVE: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_wire::{Class, TopicId};
+use proptest::prelude::*;
 
 use super::*;
 use crate::crypto::AwsLc;
@@ -213,7 +214,7 @@ fn memory_stays_bounded_under_anything_a_relay_sends() {
     let mut rng = AwsLc;
     for n in 0..20_000u64 {
         let mut noise = vec![0; 60];
-        rng.fill(&mut noise);
+        crate::Rng::fill(&mut rng, &mut noise);
         (noise[0], noise[1]) = (1, u8::try_from(n % 5).unwrap());
         noise[2..10].copy_from_slice(&honest.id.0.to_be_bytes());
         honest.receive(NOW, PathId(n), &mut noise);
@@ -300,4 +301,77 @@ fn packets_that_are_never_acknowledged_are_bounded() {
     }
     let footprint = honest.channel.as_ref().unwrap().recovery.footprint();
     assert!(footprint > 1 << 20 && footprint <= 6 << 20, "{footprint}");
+}
+
+/// Frames near every edge, some of them nonsense.
+fn frame_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let small = || prop_oneof![0u64..6, Just(16 << 10), Just((16 << 10) + 1), Just(crate::frame::MAX_INT)];
+    let encoded = |frame: Frame<'_>| {
+        let mut out = Vec::new();
+        frame.encode(&mut out);
+        out
+    };
+    let data =
+        prop_oneof![proptest::collection::vec(0u8..3, 0..20), (0usize..16_000).prop_map(|len| vec![0; len])];
+    prop_oneof![
+        (small(), small(), data).prop_map(move |(id, offset, data)| encoded(stream(id, offset, &data))),
+        (0u64..12, 0u64..12, small()).prop_map(move |(low, len, window)| {
+            encoded(Frame::Ack(Ack::new(Duration::from_millis(low), window, [(low, low + len)])))
+        }),
+        (small(), small()).prop_map(move |(id, limit)| encoded(Frame::Credit { id: StreamId(id), limit })),
+        (small(), small(), small(), small()).prop_map(
+            move |(max_message, max_streams, stream_window, window)| {
+                encoded(Frame::Accept(Terms { max_message, max_streams, stream_window, window }))
+            }
+        ),
+        Just(vec![1]),
+        Just(vec![6]),
+        (0u8..5).prop_map(|code| vec![7, code]),
+        proptest::collection::vec(any::<u8>(), 1..30),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_an_authenticated_peer_sends_nothing_breaks(
+        packets in proptest::collection::vec((proptest::collection::vec(frame_bytes(), 1..4), 0u64..700), 1..40),
+        accept: bool,
+    ) {
+        let mut limits = config(1);
+        (limits.max_streams, limits.stream_window, limits.max_message) = (3, 16 << 10, 40 << 10);
+        let (mut honest, mut hostile) = pair(limits.clone(), [accept, false]);
+        let mut now = NOW;
+        let mut out = Vec::new();
+        for (frames, wait) in packets {
+            let mut packet = forge(&mut hostile, |out| frames.iter().for_each(|frame| out.extend(frame)));
+            if packet.len() > MAX_PAYLOAD {
+                continue;
+            }
+            honest.receive(now, PathId(1 + wait % 2), &mut packet);
+            if let Ok(stream) = honest.open_stream(Priority::BULK) {
+                let _ = honest.send(stream, Bytes::from(vec![0; 20_000]));
+            }
+            let mut events = 0;
+            while let Some(event) = honest.poll_event() {
+                events += 1;
+                if let Event::Readable { stream } = event {
+                    while honest.read(stream).is_some() {}
+                }
+            }
+            prop_assert!(events < 100);
+            let mut datagrams = 0;
+            while honest.poll_transmit(now, &mut out).is_some() {
+                datagrams += 1;
+                prop_assert!(out.len() <= MAX_PAYLOAD);
+            }
+            prop_assert!(datagrams < 200, "{} datagrams for one packet", datagrams);
+            now += Duration::from_millis(wait);
+            if honest.next_timeout().is_some_and(|at| at <= now) {
+                honest.handle_timeout(now);
+            }
+            prop_assert!(honest.streams.footprint() <= bound(&limits));
+        }
+    }
 }

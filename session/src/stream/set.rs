@@ -197,7 +197,9 @@ impl Streams {
     /// After the receiving half changed: its grant, its credit, whether it can be read.
     fn settle(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.receive.wants_grant().is_some() && !self.waiting.contains(&id) {
+        // A message that is too large comes to light with the next bytes of its stream.
+        let max = (self.max_message + PREFIX) as u64;
+        if stream.receive.wants_grant().is_some_and(|size| size <= max) && !self.waiting.contains(&id) {
             self.waiting.push_back(id);
             self.grant_waiting();
         }
@@ -213,7 +215,7 @@ impl Streams {
         while let Some(&id) = self.waiting.front() {
             let Some(stream) = self.streams.get_mut(&id) else { return };
             if let Some(size) = stream.receive.wants_grant() {
-                // Checked against `max_message`, so it fits once the others gave theirs back.
+                // It fits once the others gave theirs back.
                 let Some(left) = self.allowance.checked_sub(size) else { return };
                 self.allowance = left;
                 stream.receive.grant(size);
