@@ -1,4 +1,4 @@
-//! What one relay costs: CPU and system calls per forwarded frame, memory per idle connection.
+//! What one relay costs: CPU and system calls per forwarded frame, memory and CPU per connection.
 //!
 //! It starts the real `culvert-relay` on core 0 and puts the load on core 1. Pairs of peers keep a window
 //! of frames in flight; the receiver acknowledges every 16th with a tiny frame through the relay. The
@@ -54,7 +54,7 @@ enum What {
     Throughput(Throughput),
     /// System calls per forwarded frame, counted by `strace -c -f`, which slows the relay down.
     Syscalls(Throughput),
-    /// Resident memory per idle, joined connection.
+    /// Resident memory per idle, joined connection, and the CPU that making it took.
     Idle {
         /// Connections.
         #[arg(long, default_value_t = 5000)]
@@ -167,14 +167,16 @@ async fn memory(args: &Args, connections: usize) -> Result<()> {
     println!("{connections} idle connections, each in a topic with one other");
     for security in args.kinds() {
         let relay = args.start(security).await?;
-        let before = relay.resident()?;
+        let (before, cpu) = (relay.resident()?, relay.cpu()?);
         let peers = idle::connect(&relay, connections).await?;
-        let after = relay.resident()?;
+        let (after, cpu) = (relay.resident()?, relay.cpu()?.since(cpu));
         let each = after.saturating_sub(before) as f64 / connections as f64 / 1024.0;
         println!(
-            "{security:>6}: {each:.1} KiB each ({} MiB before, {} MiB after)",
+            "{security:>6}: {each:.1} KiB each ({} MiB before, {} MiB after); \
+             {:.0} µs of CPU for each handshake and join",
             before >> 20,
-            after >> 20
+            after >> 20,
+            cpu.total.as_secs_f64() * 1e6 / connections as f64,
         );
         drop(peers);
         relay.stop()?;
