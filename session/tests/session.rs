@@ -3,9 +3,9 @@
 #[path = "support/pair.rs"]
 mod pair;
 
-use culvert_session::{CloseReason, Event, MessageNumber, OpenError, Priority, SendError};
+use culvert_session::{CloseReason, Event, Hint, MessageNumber, OpenError, Priority, SendError};
 use culvert_wire::Class;
-use pair::{MS, Pair, SECOND, bytes, config};
+use pair::{MS, PATH, Pair, SECOND, bytes, config};
 
 #[test]
 fn nothing_flows_before_both_applications_accept() {
@@ -311,4 +311,56 @@ fn acknowledgements_are_told_by_message() {
 fn a_session_may_move_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     is_send(&Pair::default().ends[0]);
+}
+
+#[test]
+fn a_queue_smaller_than_the_grant_is_kept_busy_without_much_waste() {
+    const RATE: usize = 10_000; // bytes a millisecond
+    const QUEUE: usize = 256 << 10;
+    let mut receiver = config(2);
+    receiver.receive_window = 4 << 20;
+    for verdicts in [true, false] {
+        let mut pair = Pair::established(&config(1), &receiver);
+        let stream = pair.stream(Priority::BULK);
+        let total = 16 << 20;
+        pair.ends[0].send(stream, bytes(total)).unwrap();
+        let (mut queue, mut queued) = (std::collections::VecDeque::new(), 0);
+        let mut back = std::collections::VecDeque::new();
+        let (start, mut budget) = (pair.now, 0);
+        while pair.read_all(1, stream).is_empty() {
+            pair.now += MS;
+            for end in 0..2 {
+                if pair.ends[end].next_timeout().is_some_and(|at| at <= pair.now) {
+                    pair.ends[end].handle_timeout(pair.now);
+                }
+            }
+            for packet in pair.drain(0) {
+                if queued + packet.bytes.len() <= QUEUE {
+                    queued += packet.bytes.len();
+                    queue.push_back(packet);
+                } else if verdicts {
+                    pair.ends[0].hint(PATH, Hint::Congested);
+                }
+            }
+            budget = if queue.is_empty() { 0 } else { budget + RATE };
+            while queue.front().is_some_and(|packet: &pair::Packet| packet.bytes.len() <= budget) {
+                let packet = queue.pop_front().unwrap();
+                budget -= packet.bytes.len();
+                queued -= packet.bytes.len();
+                pair.deliver(&packet);
+            }
+            let at = pair.now + 20 * MS;
+            back.extend(pair.drain(1).into_iter().map(|packet| (at, packet)));
+            while back.front().is_some_and(|(at, _)| *at <= pair.now) {
+                let (_, packet) = back.pop_front().unwrap();
+                pair.deliver(&packet);
+            }
+            assert!(pair.now < start + 20 * SECOND, "stuck");
+        }
+        let ideal = total / RATE;
+        let taken = usize::try_from((pair.now - start).as_millis()).unwrap();
+        let again = usize::try_from(pair.ends[0].counters().bytes_retransmitted).unwrap();
+        assert!(taken < ideal * 3 / 2, "{taken} ms instead of {ideal}, verdicts: {verdicts}");
+        assert!(again < total / 10, "{again} bytes again, verdicts: {verdicts}");
+    }
 }
