@@ -15,8 +15,8 @@ pub use error::{DialError, ProxyProblem, UpgradeProblem};
 pub use url::{Credentials, ProxyScheme, ProxyUrl, RelayUrl, UrlError};
 
 pub(crate) use proxy::ChosenProxy;
-pub(crate) use tls::{Secured, issuer, provider};
 use tls::Trust;
+pub(crate) use tls::{Secured, issuer, provider};
 pub(crate) use upgrade::WRITE_BUFFER;
 
 use std::future::Future;

@@ -1,12 +1,13 @@
 //! Two peers and a real relay in the test's process.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use culvert_client::{
-    PeerPolicy, RelayConnection, RelayOptions, RelayTransport, ReconnectPolicy, SyncBroadcaster, SyncEvent, TopicSecret,
-    Transport, TransportConfig, TransportMode,
+    PeerPolicy, ReconnectPolicy, RelayConnection, RelayOptions, RelayTransport, SyncBroadcaster, SyncEvent,
+    TopicSecret, Transport, TransportConfig, TransportMode,
 };
 use culvert_testkit::relay::{Cluster, Embedded};
 use tokio::sync::mpsc;
@@ -57,7 +58,10 @@ async fn pair(one: &str, two: &str) -> Result<[(Peer, RelayConnection); 2]> {
 }
 
 async fn received(connection: &mut RelayConnection) -> Result<Bytes> {
-    timeout(SOON, connection.receive_bytes()).await.context("nothing came")??.context("the conversation ended")
+    timeout(SOON, connection.receive_bytes())
+        .await
+        .context("nothing came")??
+        .context("the conversation ended")
 }
 
 #[tokio::test]
@@ -100,10 +104,10 @@ async fn send_numbered(connection: &mut culvert_client::SendHalf, count: u64, si
     Ok(())
 }
 
-async fn receive_numbered(connection: &mut culvert_client::ReceiveHalf, count: u64) -> Result<()> {
-    for n in 0..count {
+async fn receive_numbered(connection: &mut culvert_client::ReceiveHalf, numbers: Range<u64>) -> Result<()> {
+    for n in numbers {
         let message = timeout(SOON, connection.receive()).await.context("nothing came")??;
-        let message = message.with_context(|| format!("the end after {n} of {count}"))?;
+        let message = message.with_context(|| format!("the end before message {n}"))?;
         assert_eq!(message[..8], n.to_be_bytes(), "in order, each once");
     }
     Ok(())
@@ -119,17 +123,178 @@ async fn a_relay_that_restarts_midway_loses_and_doubles_nothing() -> Result<()> 
     let (count, size) = (3000, 4000);
     let sending = send_numbered(&mut send, count, size);
     let receiving = async {
-        receive_numbered(&mut receive, 500).await?;
+        receive_numbered(&mut receive, 0..500).await?;
         relay.kill().await?;
         let mut config = Embedded::config();
         config.listen = address;
         let relay = Embedded::start(config).await?;
-        for n in 500..count {
-            let message = timeout(SOON, receive.receive()).await.context("nothing came")??;
-            assert_eq!(message.context("the end")?[..8], n.to_be_bytes());
-        }
+        receive_numbered(&mut receive, 500..count).await?;
         anyhow::Ok(relay)
     };
     let ((), _relay) = tokio::try_join!(sending, receiving)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_receiver_that_stops_consuming_stops_the_sender_within_bounds() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let [(_a, mut to_b), (_b, mut to_a)] = pair(&relay.url(), &relay.url()).await?;
+    let message = Bytes::from(vec![1; 64 * 1024]);
+    let mut sent = 0_usize;
+    while timeout(Duration::from_secs(2), to_b.send_bytes(message.clone())).await.is_ok() {
+        sent += message.len();
+        assert!(sent < 16 << 20, "the sender was never stopped");
+    }
+    // The other lane is not held up by it.
+    let (mut bulk, _) = to_b.take_bulk().context("taken once")?;
+    let (_, mut bulk_in) = to_a.take_bulk().context("taken once")?;
+    bulk.send(Bytes::from_static(b"past it")).await?;
+    let got = timeout(SOON, bulk_in.receive()).await.context("the bulk lane is stuck")??;
+    assert_eq!(got.as_deref(), Some(&b"past it"[..]));
+    // Whoever consumes again gets everything and frees the sender.
+    let mut got = 0;
+    while got < sent {
+        got += received(&mut to_a).await?.len();
+    }
+    timeout(SOON, to_b.send_bytes(message)).await.context("the sender stays stuck")??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn peers_on_different_nodes_of_a_cluster_talk() -> Result<()> {
+    let cluster = Cluster::open(2).await?;
+    let [one, two] = cluster.nodes() else { anyhow::bail!("two nodes") };
+    let [(_a, mut to_b), (_b, mut to_a)] = pair(&one.url(), &two.url()).await?;
+    to_b.send_bytes(Bytes::from_static(b"across")).await?;
+    assert_eq!(received(&mut to_a).await?, "across");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_does_not_have_the_topic_secret_gets_no_handshake_completed() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let secret = TopicSecret::generate();
+    let mut member_a = peer(&relay.url(), secret.topic(), member(&secret)).await?;
+    // Strangers who learnt the topic: one without a secret, one with another.
+    let mut stranger = peer(&relay.url(), secret.topic(), RelayOptions::default()).await?;
+    let mut other = peer(&relay.url(), secret.topic(), member(&TopicSecret::generate())).await?;
+    let mut member_b = peer(&relay.url(), secret.topic(), member(&secret)).await?;
+    let (to_b, to_a) = (member_a.next().await?, member_b.next().await?);
+    assert_eq!((to_b.peer(), to_a.peer()), (member_b.transport.peer_id(), member_a.transport.peer_id()));
+    // By now everybody has tried everybody, and the strangers have tried for longer.
+    for connections in [&mut stranger.connections, &mut other.connections] {
+        assert!(connections.try_recv().is_err());
+    }
+    assert!(member_a.connections.try_recv().is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pin_lets_only_its_own_peer_in() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let secret = TopicSecret::generate();
+    let mut wanted = transport(&relay.url(), member(&secret));
+    let pinned = RelayOptions { peers: PeerPolicy::Only(vec![wanted.peer_id()]), ..member(&secret) };
+    let mut a = peer(&relay.url(), secret.topic(), pinned).await?;
+    let mut unwanted = peer(&relay.url(), secret.topic(), member(&secret)).await?;
+    let mut to_wanted = wanted.connect_relay(secret.topic()).await?;
+    let to_wanted_peer = a.next().await?;
+    assert_eq!(to_wanted_peer.peer(), wanted.peer_id());
+    // The two others talk to each other all the same.
+    let first = timeout(SOON, to_wanted.recv()).await?.context("nobody")?;
+    let second = timeout(SOON, to_wanted.recv()).await?.context("one only")?;
+    let mut seen = [first.peer(), second.peer()];
+    seen.sort_unstable();
+    let mut expected = [a.transport.peer_id(), unwanted.transport.peer_id()];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    assert_eq!(unwanted.next().await?.peer(), wanted.peer_id());
+    assert!(a.connections.try_recv().is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_ends_leaves_the_others_an_end_and_events() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let secret = TopicSecret::generate();
+    let hub = SyncBroadcaster::default();
+    let mut events = hub.subscribe();
+    let options = RelayOptions { broadcaster: Some(hub), ..member(&secret) };
+    let mut a = peer(&relay.url(), secret.topic(), options).await?;
+    let mut b = peer(&relay.url(), secret.topic(), member(&secret)).await?;
+    let (mut to_b, mut to_a) = (a.next().await?, b.next().await?);
+    to_a.send_bytes(Bytes::from_static(b"last words")).await?;
+    timeout(SOON, b.transport.disconnect()).await??;
+    assert_eq!(received(&mut to_b).await?, "last words", "disconnect delivers first");
+    assert_eq!(timeout(SOON, to_b.receive_bytes()).await??, None);
+    let peer_id = b.transport.peer_id().to_string();
+    let mut seen = Vec::new();
+    while !matches!(seen.last(), Some(SyncEvent::PeerDisconnected { .. })) {
+        seen.push(timeout(SOON, events.recv()).await??);
+    }
+    assert!(seen.contains(&SyncEvent::RelayConnected { connected: true }), "{seen:?}");
+    assert!(seen.contains(&SyncEvent::PeerConnected { peer_id: peer_id.clone() }), "{seen:?}");
+    assert!(seen.contains(&SyncEvent::PeerDisconnected { peer_id }), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_announced_is_found_before_and_after_entering() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let (mut one, mut two) =
+        (transport(&relay.url(), RelayOptions::default()), transport(&relay.url(), RelayOptions::default()));
+    let topic = culvert_client::derive_topic("my-app-database");
+    one.announce(topic).await?;
+    let found = two.lookup(topic).await?;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].id.clone(), found[0].connected), (one.peer_id().to_string(), false));
+    let mut connections = two.connect_relay(topic).await?;
+    let mut others = one.connect_relay(topic).await?;
+    let connection = timeout(SOON, connections.recv()).await?.context("nobody")?;
+    let _kept = timeout(SOON, others.recv()).await?.context("nobody")?;
+    assert_eq!(connection.peer(), one.peer_id());
+    assert!(two.lookup(topic).await?[0].connected);
+    let again = two.connect_relay(topic).await.unwrap_err().to_string();
+    assert_eq!(again, "this topic is connected already; disconnect first");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_listening_is_said_at_once_enough() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let url = relay.url();
+    relay.kill().await?;
+    let config = TransportConfig {
+        mode: TransportMode::Relay,
+        relay_url: Some(url),
+        timeout_ms: 500,
+        ..Default::default()
+    };
+    let mut transport = RelayTransport::new(config, RelayOptions::default())?;
+    let error = timeout(SOON, transport.connect_relay([1; 32])).await?.unwrap_err().to_string();
+    assert!(error.contains("no connection to localhost"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_moves_conversations_to_another_node_and_loses_nothing() -> Result<()> {
+    let cluster = Cluster::open(2).await?;
+    let nodes = cluster.nodes();
+    let (one, two) = (nodes[0].addr(), nodes[1].addr());
+    // The balancer: new connections go where it points.
+    let balancer = culvert_testkit::chaos::ChaosProxy::start(one).await?;
+    let url = format!("ws://localhost:{}", balancer.addr().port());
+    let [(_a, to_b), (_b, to_a)] = pair(&url, &url).await?;
+    let (mut send, _keep) = to_b.split();
+    let (_keep_too, mut receive) = to_a.split();
+    let count = 20_000;
+    let sending = send_numbered(&mut send, count, 1000);
+    let receiving = async {
+        receive_numbered(&mut receive, 0..1000).await?;
+        balancer.set_target(two);
+        cluster.nodes()[0].shutdown().request_drain();
+        receive_numbered(&mut receive, 1000..count).await
+    };
+    tokio::try_join!(sending, receiving)?;
     Ok(())
 }

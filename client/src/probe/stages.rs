@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{Check, Collector, Finding, Outcome, Stage};
 use crate::dial::{
-    BoxedStream, ChosenProxy, DialError, Dialer, ProxyProblem, RelayUrl, Secured, Socket, UpgradeProblem, connect, issuer,
-    provider, resolve,
+    BoxedStream, ChosenProxy, DialError, Dialer, ProxyProblem, RelayUrl, Secured, Socket, UpgradeProblem,
+    connect, issuer, provider, resolve,
 };
 use crate::identity::{Identity, SystemRng};
 use crate::options::RelayOptions;
@@ -41,7 +41,9 @@ pub(super) async fn pass<P: FnMut(&Check)>(
         Ok(Ok(dialer)) => dialer,
         Ok(Err(error)) => {
             let (stage, finding) = match &error {
-                DialError::ProxyVariable { .. } => (Stage::Proxy, Finding::failed("proxy_setting_invalid", &error)),
+                DialError::ProxyVariable { .. } => {
+                    (Stage::Proxy, Finding::failed("proxy_setting_invalid", &error))
+                }
                 _ => (Stage::Tls, Finding::failed("trust_unusable", &error)),
             };
             report.add(stage, finding);
@@ -93,7 +95,10 @@ async fn reach<P: FnMut(&Check)>(
         }
         Err(error) if dialer.proxy().is_some() => {
             let sentence = format!("{error}, but the proxy may know it");
-            report.add(Stage::Dns, Finding::note("dns_failed_proxy_decides", sentence, "nothing, if the proxy stage passes"));
+            report.add(
+                Stage::Dns,
+                Finding::note("dns_failed_proxy_decides", sentence, "nothing, if the proxy stage passes"),
+            );
             Vec::new()
         }
         Err(error) => {
@@ -165,10 +170,12 @@ async fn tunnel<P: FnMut(&Check)>(
     step: Duration,
     report: &mut Collector<P>,
 ) -> Option<BoxedStream> {
-    let login = if proxy.url.credentials().is_some() { "with a user and password" } else { "without a login" };
+    let login =
+        if proxy.url.credentials().is_some() { "with a user and password" } else { "without a login" };
     match within(step, "connecting through the proxy", dialer.tunnel(proxy)).await {
         Ok(stream) => {
-            let sentence = format!("{} (from {}), {login}, lets through to the relay", proxy.url, proxy.origin);
+            let sentence =
+                format!("{} (from {}), {login}, lets through to the relay", proxy.url, proxy.origin);
             report.add(Stage::Proxy, Finding::ok("proxy_ok", sentence));
             Some(stream)
         }
@@ -181,7 +188,9 @@ async fn tunnel<P: FnMut(&Check)>(
                     ProxyProblem::Forbidden { .. } => "proxy_forbids",
                     ProxyProblem::Unreachable { .. } => "proxy_cannot_reach",
                     ProxyProblem::NotHttp(_) => "proxy_not_http",
-                    ProxyProblem::Status { .. } | ProxyProblem::Io(_) | ProxyProblem::Socks(_) => "proxy_failed",
+                    ProxyProblem::Status { .. } | ProxyProblem::Io(_) | ProxyProblem::Socks(_) => {
+                        "proxy_failed"
+                    }
                 },
                 DialError::UnknownIssuer { .. } | DialError::Tls { .. } => "proxy_tls_failed",
                 _ => "proxy_unreachable",
@@ -247,10 +256,13 @@ fn describe(host: &str, secured: &Secured) -> Finding {
 
 fn is_public(host: &str, chain: &[CertificateDer<'_>]) -> bool {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build() else {
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()
+    else {
         return false;
     };
-    let (Some((leaf, rest)), Ok(name)) = (chain.split_first(), ServerName::try_from(host)) else { return false };
+    let (Some((leaf, rest)), Ok(name)) = (chain.split_first(), ServerName::try_from(host)) else {
+        return false;
+    };
     verifier.verify_server_cert(leaf, rest, &name, &[], UnixTime::now()).is_ok()
 }
 
@@ -296,7 +308,8 @@ async fn hello<P: FnMut(&Check)>(
     match Link::introduce(socket, dialer.relay().host(), introduction, Instant::now() + step).await {
         Ok(link) => {
             let seconds = link.welcome().keepalive_ms / 1000;
-            report.add(Stage::Hello, Finding::ok("hello_ok", format!("admitted; keepalive every {seconds} s")));
+            report
+                .add(Stage::Hello, Finding::ok("hello_ok", format!("admitted; keepalive every {seconds} s")));
             Some(link)
         }
         Err(error) => {
@@ -344,8 +357,10 @@ async fn size<P: FnMut(&Check)>(link: &mut Link, step: Duration, report: &mut Co
         if let Err(error) = ping(link, size as u64, Bytes::from(vec![0x5a; size]), step).await {
             let mut finding = Finding::failed("size_limited", &error);
             finding.sentence = format!("a message of {} KiB did not come back: {error}", size / 1024);
-            finding.advice =
-                Some("something on the way cuts long WebSocket messages; ask its operator to lift the limit".to_owned());
+            finding.advice = Some(
+                "something on the way cuts long WebSocket messages; ask its operator to lift the limit"
+                    .to_owned(),
+            );
             report.add(Stage::Size, finding);
             return false;
         }

@@ -178,7 +178,13 @@ impl Driver {
                     self.refuses = true;
                     self.waiting.clear();
                 }
-                Wake::Stop => self.begin_stop(),
+                Wake::Stop => {
+                    // What was sent before the stop is delivered.
+                    while let Ok(command) = inbox.try_recv() {
+                        self.obey(command);
+                    }
+                    self.begin_stop();
+                }
                 Wake::Room | Wake::Timer => {}
             }
             self.keep_time();

@@ -243,7 +243,9 @@ async fn only_the_whole_echo_counts() {
     link.ping(5, Bytes::from_static(b"padding"));
     assert!(matches!(poll_fn(|cx| link.poll(cx)).await, LinkEvent::Flushed));
     let Frame::Ping { token, padding } = heard(&mut relay).await else { panic!("no ping") };
-    for (token, padding, echoed) in [(4, padding.clone(), false), (token, Bytes::new(), false), (token, padding, true)] {
+    for (token, padding, echoed) in
+        [(4, padding.clone(), false), (token, Bytes::new(), false), (token, padding, true)]
+    {
         relay.send(binary(&Frame::Pong { token, padding })).await.unwrap();
         assert!(matches!(poll_fn(|cx| link.poll(cx)).await, LinkEvent::Pong));
         assert_eq!(link.echoed(), echoed);
@@ -267,7 +269,9 @@ async fn a_relay_that_speaks_out_of_turn_ends_the_link_and_nothing_else() {
         relay.send(message).await.unwrap();
         match (poll_fn(|cx| link.poll(cx)).await, problem) {
             (LinkEvent::Frame(_), None) => {}
-            (LinkEvent::Ended(error), Some(problem)) => assert!(error.to_string().contains(problem), "{error}"),
+            (LinkEvent::Ended(error), Some(problem)) => {
+                assert!(error.to_string().contains(problem), "{error}")
+            }
             (event, _) => panic!("{event:?}"),
         }
     }
@@ -287,6 +291,9 @@ async fn what_is_fed_is_bounded_and_goes_out_in_one_flush() {
     assert!(link.has_room());
     for _ in 0..fed {
         let Frame::Send { class, handle, to, payload: got } = heard(&mut relay).await else { panic!() };
-        assert_eq!((class, handle, to, got.as_ref()), (Class::Bulk, Handle(1), ConnId(2), payload.as_slice()));
+        assert_eq!(
+            (class, handle, to, got.as_ref()),
+            (Class::Bulk, Handle(1), ConnId(2), payload.as_slice())
+        );
     }
 }
