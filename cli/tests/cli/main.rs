@@ -1,0 +1,8 @@
+//! The real `culvert` program, as people use it: against a real relay process over TLS on loopback.
+
+mod commands;
+mod demo;
+mod faults;
+mod support;
+mod tickets;
+mod transfer;
