@@ -148,6 +148,11 @@ impl ChaosProxy {
         connections.clone()
     }
 
+    /// How many connections have been accepted and reached the target, since the start.
+    pub fn accepted_so_far(&self) -> usize {
+        *self.shared.accepted.borrow()
+    }
+
     /// Waits until this many connections have been accepted and reached the target, since the start.
     ///
     /// # Errors

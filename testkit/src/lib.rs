@@ -12,7 +12,8 @@
 //! - [`raw`]: a peer that speaks the wire protocol frame by frame, so that it can also misspeak it;
 //! - [`relay`]: the relay as a process, as a node in the test, as a cluster in the test;
 //! - [`report`]: what tests measured;
-//! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones.
+//! - [`tickets`]: an issuer of admission tickets and invitations, good and bad ones;
+//! - [`user`]: a person with the `culvert` command and a home of their own.
 
 pub mod binaries;
 pub mod capture;
@@ -25,6 +26,7 @@ pub mod raw;
 pub mod relay;
 pub mod report;
 pub mod tickets;
+pub mod user;
 
 pub use identity::Identity;
 pub use raw::{HelloOptions, RawError, RawOptions, RawPeer};

@@ -1,0 +1,162 @@
+//! A large file between two `culvert` commands through a `culvert-relay` over TLS, all of them killed on the
+//! way: it arrives whole, nothing starts over, and none of the three needs much memory.
+//!
+//! `CULVERT_TRANSFER_BYTES` sets the size; `scripts/big-transfer.sh` runs it with 1 GiB.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use culvert_testkit::certs::TestCa;
+use culvert_testkit::chaos::ChaosProxy;
+use culvert_testkit::process::{Process, peak_resident};
+use culvert_testkit::relay::RelayPlan;
+use culvert_testkit::report::{full, measured, mib};
+use culvert_testkit::{binaries, user};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use user::User;
+
+const MIB: u64 = 1024 * 1024;
+/// The bound on each of the three processes.
+const MOST_RESIDENT: u64 = 64 * MIB;
+
+/// What a killed receiver may fetch again: 16 MiB that were not synced to disk yet, and what was on the way.
+const NOT_YET_KEPT: u64 = 24 * MIB;
+
+fn size() -> u64 {
+    let given =
+        std::env::var("CULVERT_TRANSFER_BYTES").ok().map(|size| size.parse().expect("a number of bytes"));
+    given.unwrap_or(if full() { 1024 * MIB } else { 128 * MIB })
+}
+
+/// Generous for a slow disk and two busy cores: 4 MiB a second.
+fn patience(size: u64) -> Duration {
+    Duration::from_secs(60 + size / (4 * MIB))
+}
+
+fn write_random(path: &Path, size: u64) -> blake3::Hash {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    let mut left = size;
+    while left > 0 {
+        let len = usize::try_from(left.min(1 << 20)).unwrap();
+        aws_lc_rs::rand::fill(&mut chunk[..len]).unwrap();
+        hasher.update(&chunk[..len]);
+        file.write_all(&chunk[..len]).unwrap();
+        left -= len as u64;
+    }
+    file.flush().unwrap();
+    hasher.finalize()
+}
+
+fn hash(path: &Path) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut File::open(path).unwrap(), &mut hasher).unwrap();
+    hasher.finalize()
+}
+
+/// Peaks of processes by what they are; a killed one counts up to its end.
+#[derive(Default)]
+struct Peaks {
+    watches: JoinSet<(&'static str, u64)>,
+}
+
+impl Peaks {
+    fn watch(&mut self, what: &'static str, pid: u32) {
+        self.watches.spawn(async move { (what, peak_resident(pid).await) });
+    }
+
+    /// Reports them, and holds each against the bound. All processes have ended.
+    async fn judge(self) {
+        for (what, peak) in self.watches.join_all().await {
+            measured(&format!("peak resident memory of {what}: {} of {}", mib(peak), mib(MOST_RESIDENT)));
+            assert!(peak > 0 && peak < MOST_RESIDENT, "{what}: {}", mib(peak));
+        }
+    }
+}
+
+/// Bytes that reached clients through the proxy, over all connections that were ever open.
+async fn down_reaches(proxy: &ChaosProxy, bytes: u64, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    let mut total = 0;
+    while total < bytes {
+        ticks.tick().await;
+        assert!(Instant::now() < deadline, "only {total} of {bytes} bytes arrived");
+        total = proxy.connections().iter().map(|connection| connection.moved().down).sum();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_each() {
+    let (size, start) = (size(), Instant::now());
+    let patience = patience(size);
+    let ca = TestCa::new("Culvert test").unwrap();
+    let leaf = ca.loopback().unwrap();
+    let plan = RelayPlan::open(&binaries::relay().await.unwrap()).unwrap().tls(&leaf, &ca).unwrap();
+    let mut relay = plan.start().await.unwrap();
+    // In front of the relay, to know how far the file is.
+    let way = ChaosProxy::start(relay.addr()).await.unwrap();
+    let url = format!("wss://localhost:{}", way.addr().port());
+    let (anna, ben) = (User::new().await.unwrap(), User::new().await.unwrap());
+    let original = anna.home().join("large.bin");
+    let expected = write_random(&original, size);
+    let mut peaks = Peaks::default();
+    peaks.watch("the relay", relay.process().pid());
+
+    let send =
+        anna.culvert("send").args(["--proxy", "none", "--relay", &url]).arg("--ca-file").arg(ca.path());
+    let mut sender = send.arg(&original).start().unwrap();
+    peaks.watch("the sender", sender.pid());
+    let link = user::link(&sender).await.unwrap();
+    let out = ben.home().join("in");
+    let receive = || -> Process {
+        let plan =
+            ben.culvert("receive").arg(&link).args(["--proxy", "none"]).arg("--ca-file").arg(ca.path());
+        plan.arg("--out").arg(&out).start().unwrap()
+    };
+
+    let receiver = receive();
+    peaks.watch("the receiver", receiver.pid());
+    down_reaches(&way, size / 4, patience).await;
+    let killed = Instant::now();
+    let plan = relay.kill().await.unwrap();
+    let mut relay = plan.start().await.unwrap();
+    peaks.watch("the relay, restarted", relay.process().pid());
+    // Both come back by themselves. Only their new connections are counted from here on.
+    down_reaches(&way, size / 4, patience).await;
+    measured(&format!(
+        "after kill -9 of the relay a quarter of {} later: {:.1} s",
+        mib(size),
+        killed.elapsed().as_secs_f64()
+    ));
+    receiver.kill().await.unwrap();
+    let arrived_at_least = size / 2 - size / 16;
+
+    let accepted = way.accepted_so_far();
+    let mut second = receive();
+    peaks.watch("the second receiver", second.pid());
+    way.accepted(accepted + 1, patience).await.unwrap();
+    let connection = way.connections().pop().unwrap();
+    second.succeeds(patience).await.unwrap();
+    let fetched = connection.moved().down;
+    sender.succeeds(patience).await.unwrap();
+    let took = start.elapsed().as_secs_f64();
+    assert_eq!(hash(&out.join("large.bin")), expected, "the file differs");
+    measured(&format!(
+        "{} through a relay that was killed, to a receiver that was killed: same BLAKE3, {took:.1} s",
+        mib(size)
+    ));
+    measured(&format!("the second receiver fetched about {} of {}", mib(fetched), mib(size)));
+    assert!(
+        fetched < size - arrived_at_least + size / 8,
+        "the second receive started over: {}",
+        mib(fetched)
+    );
+    relay.kill().await.unwrap();
+    peaks.judge().await;
+}
