@@ -151,12 +151,10 @@ async fn a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_ea
         "{} through a relay that was killed, to a receiver that was killed: same BLAKE3, {took:.1} s",
         mib(size)
     ));
-    measured(&format!("the second receiver fetched about {} of {}", mib(fetched), mib(size)));
-    assert!(
-        fetched < size - arrived_at_least + size / 8,
-        "the second receive started over: {}",
-        mib(fetched)
-    );
+    measured(&format!("the second receiver fetched {} of {}", mib(fetched), mib(size)));
+    let most = size - arrived_at_least + NOT_YET_KEPT;
+    assert!(most < size, "{} is too small to tell resuming from starting over", mib(size));
+    assert!(fetched < most, "the second receive started over: {}", mib(fetched));
     relay.kill().await.unwrap();
     peaks.judge().await;
 }
