@@ -4,6 +4,8 @@
 //! Prints megabytes (10^6) a second for messages of several sizes, sealed end to end, in clear text to
 //! the relay. One run says little on a busy machine; the best of three counts.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};

@@ -1,5 +1,7 @@
 //! Two peers and a real relay in the test's process.
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, a panic is the failure")]
+
 use std::ops::Range;
 use std::time::Duration;
 

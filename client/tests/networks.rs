@@ -3,6 +3,8 @@
 //! The proxies are the real programs; the box that inspects TLS is the chaos proxy with an authority of
 //! its own.
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, a panic is the failure")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -178,7 +180,7 @@ async fn a_probe_names_the_stage_that_blocks() -> Result<()> {
     let report = probed("wss://nothing.invalid", options(None, None)).await;
     assert_eq!(code(&report, Stage::Dns), "dns_failed");
 
-    let web = culvert_testkit::chaos::ChaosProxy::start(relay.relay.addr()).await?;
+    let web = ChaosProxy::start(relay.relay.addr()).await?;
     web.refuse_new(true);
     let report = probed(&format!("ws://localhost:{}", web.addr().port()), options(None, None)).await;
     assert!(!report.usable, "{report:#?}");

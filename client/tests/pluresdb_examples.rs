@@ -2,6 +2,14 @@
 //!
 //! Each is the page's own program; what a test needs around it (a second peer, an end) is outside of it.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::uninlined_format_args,
+    unreachable_pub,
+    reason = "the examples are the page's own text"
+)]
+
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -96,7 +104,7 @@ async fn the_local_only_example_finds_nobody() {
 }
 
 /// "Custom Transport Implementation": the page leaves the bodies open; it is compiled and named.
-#[expect(clippy::todo, reason = "the page's own text")]
+#[expect(clippy::todo, reason = "the page leaves the bodies open")]
 mod custom {
     use async_trait::async_trait;
     use culvert_client::{Connection, PeerInfo, TopicHash, Transport};

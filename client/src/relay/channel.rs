@@ -4,6 +4,7 @@
 //! stops reading a session whose receiver has not taken what it was given. Everything else a session
 //! does follows from that, so memory stays bounded end to end.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -77,19 +78,22 @@ impl Accept {
         }
     }
 
-    /// Hands `connection` over, or gives it back where there is no room now.
-    pub(crate) fn offer(&self, connection: RelayConnection) -> Result<(), RelayConnection> {
+    /// Hands over as many as there is room for now.
+    pub(crate) fn offer(&self, waiting: &mut VecDeque<RelayConnection>) {
         match self {
-            Accept::Relay(sender) => match sender.try_reserve() {
-                Ok(room) => room.send(connection),
-                Err(_) => return Err(connection),
-            },
-            Accept::Boxed(sender) => match sender.try_reserve() {
-                Ok(room) => room.send(Box::new(connection)),
-                Err(_) => return Err(connection),
-            },
+            Accept::Relay(sender) => {
+                while let Ok(room) = sender.try_reserve() {
+                    let Some(connection) = waiting.pop_front() else { break };
+                    room.send(connection);
+                }
+            }
+            Accept::Boxed(sender) => {
+                while let Ok(room) = sender.try_reserve() {
+                    let Some(connection) = waiting.pop_front() else { break };
+                    room.send(Box::new(connection));
+                }
+            }
         }
-        Ok(())
     }
 }
 

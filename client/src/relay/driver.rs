@@ -117,7 +117,7 @@ pub(crate) struct Driver {
 enum Wake {
     Commands,
     Link(LegId, LinkEvent),
-    Dialed(Result<Link, LinkError>),
+    Dialed(Box<Result<Link, LinkError>>),
     Room,
     Refused,
     Stop,
@@ -172,7 +172,7 @@ impl Driver {
                     self.hear(leg, event);
                     self.hear_what_is_ready();
                 }
-                Wake::Dialed(result) => self.dialed(result),
+                Wake::Dialed(result) => self.dialed(*result),
                 Wake::Refused => {
                     self.accept = None;
                     self.refuses = true;
@@ -237,7 +237,7 @@ impl Driver {
         tokio::select! {
             (leg, event) = poll_fn(|cx| poll_legs(legs, cx)) => Wake::Link(leg, event),
             _ = inbox.recv_many(commands, BATCH) => Wake::Commands,
-            result = dialed => Wake::Dialed(result),
+            result = dialed => Wake::Dialed(Box::new(result)),
             wake = accepting => wake,
             () = stop.cancelled(), if self.stops_by.is_none() => Wake::Stop,
             () = timer => Wake::Timer,
@@ -295,12 +295,7 @@ impl Driver {
     fn hand_over(&mut self) {
         let Some(accept) = &self.accept else { return };
         let was_full = self.waiting.len() >= WAITING_CONNECTIONS;
-        while let Some(connection) = self.waiting.pop_front() {
-            if let Err(connection) = accept.offer(connection) {
-                self.waiting.push_front(connection);
-                break;
-            }
-        }
+        accept.offer(&mut self.waiting);
         if was_full && self.waiting.len() < WAITING_CONNECTIONS {
             self.meet_everybody();
         }

@@ -123,7 +123,7 @@ impl Driver {
             LinkEvent::Flushed | LinkEvent::Pong => {}
             LinkEvent::Ended(error) => self.lost(leg, error),
             LinkEvent::Frame(Frame::Deliver { from, handle, payload, broadcast: false, .. }) => {
-                if self.leg(leg).is_some_and(|leg| leg.handle == Some(handle)) {
+                if self.is_in_topic(leg, handle) {
                     self.deliver(leg, from, &payload);
                 }
             }
@@ -137,7 +137,7 @@ impl Driver {
                 self.joined(id, handle, members);
             }
             Frame::JoinRefused { topic, refusal } if topic == self.settings.topic => {
-                self.refused(id, refusal)
+                self.refused(id, refusal);
             }
             Frame::PeerJoined { handle, member } => {
                 if let Some(leg) = self.leg(id).filter(|leg| leg.handle == Some(handle)) {
@@ -145,11 +145,7 @@ impl Driver {
                     self.meet(member.peer);
                 }
             }
-            Frame::PeerLeft { handle, conn, .. } => {
-                if self.leg(id).is_some_and(|leg| leg.handle == Some(handle)) {
-                    self.left(id, conn);
-                }
-            }
+            Frame::PeerLeft { handle, conn, .. } if self.is_in_topic(id, handle) => self.left(id, conn),
             Frame::Peers { topic, members } if topic == self.settings.topic => self.peers(id, members),
             Frame::Undeliverable { to, verdict, .. } => {
                 let hint = match verdict {
@@ -322,6 +318,11 @@ impl Driver {
 
     pub(super) fn leg(&mut self, id: LegId) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    /// Whether `handle` is the topic's number on that connection.
+    fn is_in_topic(&mut self, id: LegId, handle: Handle) -> bool {
+        self.leg(id).is_some_and(|leg| leg.handle == Some(handle))
     }
 
     /// The newest connection that is in the topic.

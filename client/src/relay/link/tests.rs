@@ -32,7 +32,7 @@ fn welcome() -> Welcome {
     Welcome {
         conn: ConnId(9),
         version: VERSION,
-        max_payload: MAX_PAYLOAD as u32,
+        max_payload: u32::try_from(MAX_PAYLOAD).unwrap(),
         queue_bytes: 1 << 20,
         max_topics: 8,
         frames_per_second: 0,
@@ -270,7 +270,7 @@ async fn a_relay_that_speaks_out_of_turn_ends_the_link_and_nothing_else() {
         match (poll_fn(|cx| link.poll(cx)).await, problem) {
             (LinkEvent::Frame(_), None) => {}
             (LinkEvent::Ended(error), Some(problem)) => {
-                assert!(error.to_string().contains(problem), "{error}")
+                assert!(error.to_string().contains(problem), "{error}");
             }
             (event, _) => panic!("{event:?}"),
         }
