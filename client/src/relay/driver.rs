@@ -65,6 +65,7 @@ pub(crate) struct Settings {
 pub(crate) type Ready = oneshot::Sender<anyhow::Result<()>>;
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+type Renewal = Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send>>;
 
 /// When to try a peer again.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +85,8 @@ pub(crate) struct Driver {
     legs_opened: u64,
     dialing: Option<Dialing>,
     dial_at: Option<Instant>,
+    /// A fresh ticket is being fetched.
+    renewal: Option<Renewal>,
     replaces: ConnId,
     ready: Option<Ready>,
     ready_by: Instant,
@@ -118,6 +121,7 @@ enum Wake {
     Commands,
     Link(LegId, LinkEvent),
     Dialed(Box<Result<Link, LinkError>>),
+    Renewed(anyhow::Result<String>),
     Room,
     Refused,
     Stop,
@@ -135,6 +139,7 @@ impl Driver {
             legs_opened: 0,
             dialing: None,
             dial_at: Some(origin),
+            renewal: None,
             replaces: ConnId::NONE,
             ready: Some(ready),
             ready_by: origin + settings.limit,
@@ -173,6 +178,7 @@ impl Driver {
                     self.hear_what_is_ready();
                 }
                 Wake::Dialed(result) => self.dialed(*result),
+                Wake::Renewed(result) => self.renewed(result),
                 Wake::Refused => {
                     self.accept = None;
                     self.refuses = true;
@@ -210,7 +216,8 @@ impl Driver {
         stop: &CancellationToken,
     ) -> Wake {
         let timer = sleep_until(self.next_timer());
-        let (legs, dialing, accept) = (&mut self.legs, &mut self.dialing, &self.accept);
+        let (legs, accept) = (&mut self.legs, &self.accept);
+        let (dialed, renewed) = (if_any(&mut self.dialing), if_any(&mut self.renewal));
         let has_waiting = !self.waiting.is_empty();
         let accepting = async {
             match accept {
@@ -228,16 +235,11 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
-        let dialed = async {
-            match dialing {
-                Some(dialing) => dialing.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             (leg, event) = poll_fn(|cx| poll_legs(legs, cx)) => Wake::Link(leg, event),
             _ = inbox.recv_many(commands, BATCH) => Wake::Commands,
             result = dialed => Wake::Dialed(Box::new(result)),
+            result = renewed => Wake::Renewed(result),
             wake = accepting => wake,
             () = stop.cancelled(), if self.stops_by.is_none() => Wake::Stop,
             () = timer => Wake::Timer,
@@ -376,6 +378,14 @@ impl Driver {
 
 /// What a goodbye to the relay may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The future's result, or for ever where there is none.
+async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
 
 fn poll_legs(legs: &mut [Leg], cx: &mut Context<'_>) -> Poll<(LegId, LinkEvent)> {
     for leg in legs {

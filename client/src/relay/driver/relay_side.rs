@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_session::Hint;
 use culvert_wire::close::FIRST_TERMINAL;
-use culvert_wire::{ConnId, Frame, Handle, JoinRefusal, Member, Members, Notice, Verdict};
+use culvert_wire::{Close, ConnId, Frame, Handle, JoinRefusal, Member, Members, Notice, Verdict};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{Driver, GOODBYE};
 use crate::broadcast::SyncEvent;
 use crate::identity::random_u64;
+use crate::options::AdmissionSource;
 use crate::reconnect::{Ended, Next};
 use crate::relay::leg::Leg;
 use crate::relay::link::{Introduction, Link, LinkError, LinkEvent};
@@ -62,7 +63,12 @@ impl Driver {
 
     /// After a lost connection or a failed attempt: waits and tries again, or gives up.
     fn come_back(&mut self, error: LinkError, never_opened: bool) {
+        let has_source = matches!(self.settings.admission, AdmissionSource::TicketSource(_));
         let ended = match &error {
+            // The next attempt asks for a fresh ticket.
+            LinkError::Closed { code, .. } if has_source && *code == Close::TicketExpired.code() => {
+                Ended::Broke
+            }
             LinkError::Closed { code, .. } => Ended::Closed(*code),
             LinkError::TopicNotAllowed => Ended::Closed(FIRST_TERMINAL),
             _ if never_opened => Ended::NeverOpened,
@@ -266,8 +272,27 @@ impl Driver {
                 }
             }
             Notice::Throttled => tracing::warn!("the relay throttles this peer: it is over a limit"),
+            Notice::Expiring { .. } => {
+                if let AdmissionSource::TicketSource(source) = &self.settings.admission {
+                    self.renewal.get_or_insert_with(|| source());
+                }
+            }
             Notice::RenewRefused { code } => tracing::warn!(code, "the relay refused a fresh ticket"),
             _ => {}
+        }
+    }
+
+    /// A fresh ticket, or why there is none.
+    pub(super) fn renewed(&mut self, result: anyhow::Result<String>) {
+        self.renewal = None;
+        match result {
+            Ok(ticket) => {
+                for leg in &mut self.legs {
+                    leg.link.send(&Frame::Renew { ticket: ticket.clone() });
+                }
+            }
+            // The connection ends with the ticket, and the next attempt asks again.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "no fresh ticket could be had"),
         }
     }
 
