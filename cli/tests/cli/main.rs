@@ -3,6 +3,7 @@
 mod commands;
 mod demo;
 mod faults;
+mod readme;
 mod support;
 mod tickets;
 mod transfer;
