@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use culvert_client::{
-    PeerPolicy, ReconnectPolicy, RelayConnection, RelayOptions, RelayTransport, SyncBroadcaster, SyncEvent,
-    TopicSecret, Transport, TransportConfig, TransportMode,
+    ConnectionError, Identity, PeerPolicy, ReconnectPolicy, RelayConnection, RelayOptions, RelayTransport,
+    SyncBroadcaster, SyncEvent, TopicSecret, Transport, TransportConfig, TransportMode,
 };
+use culvert_testkit::chaos::{ChaosProxy, Cut, Mode};
 use culvert_testkit::relay::{Cluster, Embedded};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -137,8 +138,9 @@ async fn a_relay_that_restarts_midway_loses_and_doubles_nothing() -> Result<()> 
     Ok(())
 }
 
+/// The predecessor dropped frames silently when a receiver lagged.
 #[tokio::test]
-async fn a_receiver_that_stops_consuming_stops_the_sender_within_bounds() -> Result<()> {
+async fn hole_3b_05_a_receiver_that_lags_stops_the_sender_within_bounds() -> Result<()> {
     let relay = Embedded::open().await?;
     let [(_a, mut to_b), (_b, mut to_a)] = pair(&relay.url(), &relay.url()).await?;
     let message = Bytes::from(vec![1; 64 * 1024]);
@@ -172,8 +174,9 @@ async fn peers_on_different_nodes_of_a_cluster_talk() -> Result<()> {
     Ok(())
 }
 
+/// The predecessor did not authenticate peers: who knew the topic was in.
 #[tokio::test]
-async fn who_does_not_have_the_topic_secret_gets_no_handshake_completed() -> Result<()> {
+async fn hole_3b_03_who_knows_only_the_topic_gets_no_handshake_completed() -> Result<()> {
     let relay = Embedded::open().await?;
     let secret = TopicSecret::generate();
     let mut member_a = peer(&relay.url(), secret.topic(), member(&secret)).await?;
@@ -284,7 +287,7 @@ async fn a_drain_moves_conversations_to_another_node_and_loses_nothing() -> Resu
     let nodes = cluster.nodes();
     let (one, two) = (nodes[0].addr(), nodes[1].addr());
     // The balancer: new connections go where it points.
-    let balancer = culvert_testkit::chaos::ChaosProxy::start(one).await?;
+    let balancer = ChaosProxy::start(one).await?;
     let url = format!("ws://localhost:{}", balancer.addr().port());
     let [(_a, to_b), (_b, to_a)] = pair(&url, &url).await?;
     let (mut send, _keep) = to_b.split();
@@ -298,5 +301,128 @@ async fn a_drain_moves_conversations_to_another_node_and_loses_nothing() -> Resu
         receive_numbered(&mut receive, 1000..count).await
     };
     tokio::try_join!(sending, receiving)?;
+    Ok(())
+}
+
+/// The predecessor did not reconnect, and two dialling sides made two connections.
+#[tokio::test]
+async fn hole_3b_07_a_network_that_cuts_every_connection_loses_nothing() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let network = ChaosProxy::start(relay.addr()).await?;
+    let url = format!("ws://localhost:{}", network.addr().port());
+    let [(_a, to_b), (_b, to_a)] = pair(&url, &url).await?;
+    let (mut send, _keep) = to_b.split();
+    let (_keep_too, mut receive) = to_a.split();
+    let rounds = 5;
+    let sending = send_numbered(&mut send, rounds * 1000, 1000);
+    let receiving = async {
+        for round in 0..rounds {
+            receive_numbered(&mut receive, round * 1000..(round + 1) * 1000).await?;
+            network.cut(Cut::Reset).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(sending, receiving)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_went_deaf_is_noticed_and_replaced() -> Result<()> {
+    let mut config = Embedded::config();
+    config.timing.keepalive = Duration::from_secs(1);
+    let relay = Embedded::start(config).await?;
+    let network = ChaosProxy::start(relay.addr()).await?;
+    let url = format!("ws://localhost:{}", network.addr().port());
+    let [(_a, mut to_b), (_b, mut to_a)] = pair(&url, &relay.url()).await?;
+    // What is open now hangs for ever; what comes later passes.
+    for connection in network.connections() {
+        connection.set(|faults| (faults.up.mode, faults.down.mode) = (Mode::Stall, Mode::Stall));
+    }
+    to_b.send_bytes(Bytes::from_static(b"into the void, at first")).await?;
+    assert_eq!(received(&mut to_a).await?, "into the void, at first");
+    to_a.send_bytes(Bytes::from_static(b"and back")).await?;
+    assert_eq!(received(&mut to_b).await?, "and back");
+    Ok(())
+}
+
+/// The other process is gone and a new one with the same key is there.
+async fn restarts(stays: u8, restarted: u8) -> Result<()> {
+    let relay = Embedded::open().await?;
+    let secret = TopicSecret::generate();
+    let options = |seed| RelayOptions { identity: Some(Identity::from_seed(&[seed; 32])), ..member(&secret) };
+    let mut a = peer(&relay.url(), secret.topic(), options(stays)).await?;
+    let mut b = peer(&relay.url(), secret.topic(), options(restarted)).await?;
+    let (mut old, to_a) = (a.next().await?, b.next().await?);
+    // Gone without a word, as after a kill: its task is dropped with everything it holds.
+    drop((b, to_a));
+    old.send_bytes(Bytes::from_static(b"to the old one")).await?;
+    let mut b = peer(&relay.url(), secret.topic(), options(restarted)).await?;
+    let (mut new, mut to_a) = (a.next().await?, b.next().await?);
+    new.send_bytes(Bytes::from_static(b"to the new one")).await?;
+    assert_eq!(received(&mut to_a).await?, "to the new one");
+    let ended = timeout(SOON, old.receive_bytes()).await?.unwrap_err();
+    assert!(matches!(ended, ConnectionError::PeerGone { .. }), "{ended}");
+    let (mut send, _) = old.split();
+    let lost = send.flush().await.unwrap_err().to_string();
+    let expected =
+        "the peer is gone: the peer restarted and lost this session; message 0 was not acknowledged";
+    assert_eq!(lost, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_restarted_is_a_new_conversation_and_the_old_one_says_what_was_lost() -> Result<()> {
+    // Either of the two may be the one that begins.
+    tokio::try_join!(restarts(1, 2), restarts(2, 1))?;
+    Ok(())
+}
+
+/// The predecessor's relay read everything it passed on.
+#[tokio::test]
+async fn hole_3b_01_what_the_relay_passes_on_is_sealed() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let network = ChaosProxy::start(relay.addr()).await?;
+    let capture = network.record();
+    let url = format!("ws://localhost:{}", network.addr().port());
+    let [(_a, mut to_b), (_b, mut to_a)] = pair(&url, &url).await?;
+    let secret: Vec<u8> = (0..4096_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    to_b.send_bytes(secret.clone().into()).await?;
+    assert_eq!(received(&mut to_a).await?, secret);
+    assert!(capture.len() > 2 * secret.len(), "both ways were recorded");
+    // On the way down nothing is masked: plain text would be found there.
+    assert!(capture.find(&secret).is_none());
+    Ok(())
+}
+
+/// The predecessor told a joiner of one peer only, and a peer's id was what it said it was; it had one
+/// channel for all peers and no way to address one of them.
+#[tokio::test]
+async fn hole_3b_06_and_08_every_peer_meets_every_other_in_a_conversation_of_their_own() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let secret = TopicSecret::generate();
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        peers.push(peer(&relay.url(), secret.topic(), member(&secret)).await?);
+    }
+    let ids: Vec<_> = peers.iter().map(|peer| peer.transport.peer_id()).collect();
+    let mut conversations = Vec::new();
+    for peer in &mut peers {
+        for _ in 0..ids.len() - 1 {
+            conversations.push((peer.transport.peer_id(), peer.next().await?));
+        }
+    }
+    for (me, connection) in &mut conversations {
+        let text = format!("from {me} to {}", connection.peer());
+        connection.send_bytes(text.into()).await?;
+    }
+    let mut met = Vec::new();
+    for (me, connection) in &mut conversations {
+        let expected = format!("from {} to {me}", connection.peer());
+        assert_eq!(received(connection).await?, expected);
+        met.push((*me, connection.peer()));
+    }
+    met.sort_unstable();
+    met.dedup();
+    assert_eq!(met.len(), ids.len() * (ids.len() - 1), "each pair once");
     Ok(())
 }
