@@ -23,7 +23,9 @@ Exit codes:
   2   wrong arguments
   3   refused: the relay did not let this peer in, or the ticket does not verify
   4   interrupted; what arrived is kept, and the same command goes on where it was
-  64  wrong configuration (`culvert relay` only)";
+  64  wrong configuration (`culvert relay` only)
+
+CULVERT_LOG=debug writes log lines to standard error.";
 
 const SEND_HELP: &str = "\
 Prints a link on standard output and serves until one receiver has everything. Whoever has the link can \
@@ -129,7 +131,8 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
-    /// The link, as `culvert send` printed it.
+    /// The link, as `culvert send` printed it; `-` reads it from standard input, where other users of
+    /// this machine cannot see it.
     #[arg(value_name = "LINK")]
     pub(crate) link: String,
     /// Folder to write into; made if it is not there.

@@ -23,12 +23,15 @@ mod ticket;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use culvert_service_kit::telemetry::{self, LogFilter, LogFormat};
 
 use cli::{Cli, Command};
+use failure::Code;
 use interrupt::Interrupt;
 
 /// How long threads that wait for a disk or a terminal may keep the process after its work is done.
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
     // Whoever installed another provider first keeps it; there is only this one in the program.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
+    if let Err(error) = log(&cli.command) {
+        return failure::exit_code(Err(Code::Usage.with(error)));
+    }
     let ended = match cli.command {
         // The relay has its own settings, exit codes and runtime.
         Command::Relay { arguments } => {
@@ -45,8 +51,9 @@ fn main() -> ExitCode {
             return culvert_relay::command::main(std::iter::once(name).chain(arguments));
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "culvert", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "culvert", &mut script);
+            std::io::stdout().write_all(&script).map_err(Into::into)
         }
         Command::Id(args) => id::run(&args),
         Command::Ticket(args) => ticket::run(args),
@@ -57,6 +64,17 @@ fn main() -> ExitCode {
         Command::Doctor(args) => on_runtime(async |_| doctor::run(args).await),
     };
     failure::exit_code(ended)
+}
+
+/// Log lines go to standard error where somebody wants them; the relay sets up its own.
+fn log(command: &Command) -> anyhow::Result<()> {
+    let filter = match (std::env::var("CULVERT_LOG"), command) {
+        (_, Command::Relay { .. }) => return Ok(()),
+        (Ok(filter), _) => filter,
+        (Err(_), Command::Dev(_)) => "warn".to_owned(),
+        (Err(_), _) => return Ok(()),
+    };
+    Ok(telemetry::init(LogFormat::Text, LogFilter::new(Some(&filter))?)?)
 }
 
 fn on_runtime<F: Future<Output = anyhow::Result<()>>>(

@@ -1,13 +1,15 @@
 //! `culvert receive`: takes what a link names, however often the way there breaks.
 
+use std::io::{self, Read};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use culvert_client::link::{Entry, Link};
 use culvert_client::transfer::{ReceiveError, ReceiveOptions, Received, StopReason, receive};
 use culvert_client::{AdmissionSource, Connection, Identity, PeerPolicy, RelayOptions};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::cli::ReceiveArgs;
 use crate::failure::Code;
@@ -16,8 +18,11 @@ use crate::interrupt::Interrupt;
 use crate::network::{FileLane, Meeting};
 use crate::report::Report;
 
+/// Bytes of standard input that are looked at for a link.
+const MAX_LINK: u64 = 64 * 1024;
+
 pub(crate) async fn run(args: ReceiveArgs, interrupt: Interrupt) -> Result<()> {
-    let link: Link = args.link.parse().map_err(|error| Code::Usage.with(anyhow::Error::new(error)))?;
+    let link = link(&args.link)?;
     let report = Report::new(args.json);
     let (identity, admission) = entry(&args, &link)?;
     let options = RelayOptions { admission, ..args.network.options()? };
@@ -40,6 +45,16 @@ pub(crate) async fn run(args: ReceiveArgs, interrupt: Interrupt) -> Result<()> {
         return Err(Code::Failed.because(incomplete(&received)));
     }
     Ok(())
+}
+
+/// The link that was given, or that standard input holds.
+fn link(given: &str) -> Result<Link> {
+    let mut text = Zeroizing::new(given.to_owned());
+    if given == "-" {
+        text.clear();
+        io::stdin().take(MAX_LINK).read_to_string(&mut text).context("cannot read the link")?;
+    }
+    text.parse().map_err(|error| Code::Usage.with(anyhow::Error::new(error)))
 }
 
 /// Who this receiver is and why the relay lets it in.

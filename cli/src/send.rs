@@ -86,6 +86,9 @@ async fn serve(
             },
             Some(served) = receivers.join_next() => match served? {
                 Ok(served) if served.is_complete() && !args.keep => break Ok(true),
+                Ok(Served { gone: gone @ 1.., .. }) if !args.keep => break Err(Code::Failed.because(
+                    format!("{gone} of the files could not be read or changed while they were being sent; the rest has arrived: send those again when nothing writes to them"),
+                )),
                 Err(error @ SendError::Unreadable(_)) => break Err(error.into()),
                 Ok(_) | Err(_) => {}
             },

@@ -93,6 +93,23 @@ async fn a_killed_sender_is_replaced_by_a_new_link() -> Result<()> {
     sends.succeeds(LONG).await
 }
 
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_sent_is_reported_on_both_sides() -> Result<()> {
+    let relay = Relay::start(SLOW).await?;
+    let (sender, receiver) = (Home::new()?, Home::new()?);
+    let (mut sends, link) = sending(&relay, &sender).await?;
+    let mut receives = relay.receive(&receiver, &link, ["--json"]).start()?;
+    has_bytes(&receives, 2_000_000).await?;
+    let mut file = std::fs::File::options().append(true).open(sender.path("x"))?;
+    std::io::Write::write_all(&mut file, b"more")?;
+    let (code, _, err) = ended(&mut receives).await?;
+    assert!(code == 1 && err.contains("it changed while it was being sent"), "{code}: {err}");
+    assert!(names(&receiver.path("out"))?.is_empty(), "nothing wrong lands");
+    let (code, _, err) = ended(&mut sends).await?;
+    assert!(code == 1 && err.contains("changed while they were being sent"), "{code}: {err}");
+    Ok(())
+}
+
 /// A real file system of 2 MiB, in a mount namespace of its own: full, then made larger.
 #[tokio::test]
 async fn a_full_disk_is_told_to_both_and_the_rest_comes_when_there_is_room() -> Result<()> {
@@ -113,7 +130,7 @@ async fn a_full_disk_is_told_to_both_and_the_rest_comes_when_there_is_room() -> 
         ls "$OUT"
     "#;
     let mut plan = receiver.run("unshare").args(["--mount"]);
-    if !rustix_is_root() {
+    if !is_root() {
         plan = plan.args(["--user", "--map-root-user"]);
     }
     let mut shell = plan
@@ -135,7 +152,7 @@ async fn a_full_disk_is_told_to_both_and_the_rest_comes_when_there_is_room() -> 
     Ok(())
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     // The owner of this process' own entry.
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)

@@ -179,7 +179,7 @@ impl Part {
         if let Some(journal) = self.journal.take() {
             journal.remove()?;
         }
-        sync_folder(&self.target);
+        sync_folder(self.target.parent());
         Ok(())
     }
 
@@ -204,7 +204,8 @@ impl Drop for Part {
     }
 }
 
-/// Writes a file that is small enough to be verified in memory: no partial file, no journal.
+/// Writes a file that is small enough to be verified in memory: no partial file, no journal. Its name
+/// survives a power cut only after [`sync_folder`], which is worth doing once for many of them.
 pub(super) fn write_small(
     target: &Path,
     content: &[u8],
@@ -222,10 +223,7 @@ pub(super) fn write_small(
     file.as_file().sync_all()?;
     let persisted = if overwrite { file.persist(target) } else { file.persist_noclobber(target) };
     match persisted {
-        Ok(_) => {
-            sync_folder(target);
-            Ok(())
-        }
+        Ok(_) => Ok(()),
         Err(failed) => Err(exists_or(failed.error)),
     }
 }
@@ -268,15 +266,15 @@ fn dress(file: &File, meta: Meta) -> io::Result<()> {
 }
 
 /// Makes a rename survive a power cut, where the system can.
-fn sync_folder(target: &Path) {
+pub(super) fn sync_folder(folder: Option<&Path>) {
     #[cfg(unix)]
-    if let Some(folder) = target.parent().filter(|f| !f.as_os_str().is_empty())
+    if let Some(folder) = folder.filter(|f| !f.as_os_str().is_empty())
         && let Err(error) = File::open(folder).and_then(|folder| folder.sync_all())
     {
         tracing::debug!(%error, folder = %folder.display(), "a folder could not be synced");
     }
     #[cfg(not(unix))]
-    let _ = target;
+    let _ = folder;
 }
 
 #[cfg(test)]

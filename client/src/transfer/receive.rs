@@ -196,6 +196,8 @@ struct Receiver<'a> {
     asked: VecDeque<Range>,
     asked_bytes: u64,
     stream: Option<Stream>,
+    /// The folder of the last small files, whose names are not synced yet.
+    unsynced: Option<PathBuf>,
     received: Received,
 }
 
@@ -266,6 +268,7 @@ impl<'a> Receiver<'a> {
             asked: VecDeque::new(),
             asked_bytes: 0,
             stream: None,
+            unsynced: None,
             received: Received::default(),
         }
     }
@@ -595,7 +598,14 @@ impl<'a> Receiver<'a> {
             }
             Sink::Small { target, meta } => {
                 let content = content.unwrap_or_default();
-                blocking(move || part::write_small(&target, &content, meta, overwrite)).await
+                let folder = target.parent().map(Path::to_owned);
+                let before = if folder == self.unsynced { None } else { self.unsynced.take() };
+                self.unsynced = folder;
+                blocking(move || {
+                    part::sync_folder(before.as_deref());
+                    part::write_small(&target, &content, meta, overwrite)
+                })
+                .await
             }
             Sink::Part { part, meta, .. } => {
                 blocking(move || part.finish(Some(root), size, meta, overwrite)).await
@@ -626,6 +636,8 @@ impl<'a> Receiver<'a> {
                 Err(error) => self.problem(target.display().to_string(), error.to_string()),
             }
         }
+        let folder = self.unsynced.take();
+        blocking(move || part::sync_folder(folder.as_deref())).await;
         let Received { kept, left, bytes: have, .. } = self.received;
         line.tell(&Control::Done { kept, left, have }).await?;
         // The sender ends when it has this; whether it did is its affair.

@@ -3,7 +3,7 @@
 //! It holds one page, one open file and a bounded queue of ranges. Between two pieces it looks whether
 //! the receiver said something, so a `Stop` is heard at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub struct Served {
     pub left: u64,
     /// Bytes that are verified on its disk.
     pub have: u64,
+    /// Entries that this side could not give it: unreadable, or changed since they were listed. They
+    /// are among those left; trying again cannot bring them.
+    pub gone: u64,
 }
 
 impl Served {
@@ -97,6 +100,7 @@ pub(super) async fn serve(
         open: None,
         cached: Vec::new(),
         cached_first: 0,
+        gone: BTreeSet::new(),
     };
     let result = conversation.run(&mut line).await;
     let reason = match &result {
@@ -128,6 +132,8 @@ struct Conversation<'a> {
     /// The page that was read last.
     cached: Vec<Listed>,
     cached_first: u64,
+    /// Entries that could not be given. Grows with what is wrong here, not with what the peer says.
+    gone: BTreeSet<u64>,
 }
 
 impl Conversation<'_> {
@@ -212,7 +218,8 @@ impl Conversation<'_> {
             Control::Done { kept, left, have } => {
                 self.offer.catalogue.forget(u64::MAX);
                 (self.progress)(Event::Advanced { have });
-                return Ok(Some(Served { kept, left, have }));
+                let gone = self.gone.len() as u64;
+                return Ok(Some(Served { kept, left, have, gone }));
             }
             Control::Stop { reason } => return Err(SendError::Stopped(reason)),
             _ => return Err(unexpected()),
@@ -235,6 +242,8 @@ impl Conversation<'_> {
         }
         self.load_page(first).await?;
         self.page = None;
+        let missing = (first..).zip(&self.cached).filter(|(_, l)| matches!(l.entry, Entry::Missing { .. }));
+        self.gone.extend(missing.map(|(index, _)| index));
         let entries: Vec<Entry> = self.cached.iter().map(|listed| listed.entry.clone()).collect();
         let more = status.end.is_none() || first + (entries.len() as u64) < status.entries;
         Ok(line.tell(&Control::Entries { first, entries, more }).await?)
@@ -307,7 +316,9 @@ impl Conversation<'_> {
         self.queue.retain(|range| range.entry != entry);
         self.open = None;
         let listed = usize::try_from(entry - self.cached_first.min(entry)).ok();
-        if let Some(Entry::File { path, .. }) = listed.and_then(|n| self.cached.get(n)).map(|l| &l.entry) {
+        if let Some(Entry::File { path, .. }) = listed.and_then(|n| self.cached.get(n)).map(|l| &l.entry)
+            && self.gone.insert(entry)
+        {
             (self.progress)(Event::Skipped { path: path.join("/"), reason: reason.to_string() });
         }
         Ok(line.tell(&Control::Gone { entry, reason }).await?)

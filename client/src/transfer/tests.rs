@@ -251,7 +251,8 @@ async fn a_file_that_changes_while_it_is_sent_is_reported_to_both_and_does_not_l
         offer.serve(&mut left, &progress, &NEVER),
         receive(&mut right, &options, &silent, &NEVER)
     );
-    assert_eq!(served.unwrap().left, 1);
+    let served = served.unwrap();
+    assert_eq!((served.left, served.gone), (1, 1));
     let received = received.unwrap();
     assert_eq!(received.problems[0].path, "x");
     assert!(received.problems[0].reason.contains("changed"), "{received:?}");
