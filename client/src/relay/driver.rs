@@ -369,7 +369,7 @@ impl Driver {
             .iter()
             .flat_map(|leg| [Some(leg.link.next_tick()), leg.closes_at, leg.answers_by()])
             .flatten();
-        let ready = self.ready.is_some().then_some(self.ready_by);
+        let ready = (self.ready.is_some() && self.dialing.is_none()).then_some(self.ready_by);
         let own = [by_now, self.dial_at.filter(|_| self.dialing.is_none()), self.stops_by, ready];
         let far = Instant::now() + Duration::from_secs(3600);
         links.chain(own.into_iter().flatten()).min().unwrap_or(far)

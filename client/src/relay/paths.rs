@@ -1,6 +1,6 @@
 //! Ways to peers, numbered for the sessions: a path is one of our connections and one of theirs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use culvert_session::PathId;
 use culvert_wire::ConnId;
@@ -9,23 +9,33 @@ use culvert_wire::ConnId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LegId(pub(crate) u64);
 
+/// Most paths that are remembered. A relay can name as many senders as it likes; the oldest gives way.
+const MAX_PATHS: usize = 4096;
+
 /// From a path's number to what it is, and back.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     next: u64,
-    by_id: HashMap<PathId, (LegId, ConnId)>,
+    by_id: BTreeMap<PathId, (LegId, ConnId)>,
     by_ends: HashMap<(LegId, ConnId), PathId>,
 }
 
 impl Paths {
     /// The path's number; a fresh one, never used before, where it is new.
     pub(crate) fn number(&mut self, leg: LegId, conn: ConnId) -> PathId {
-        *self.by_ends.entry((leg, conn)).or_insert_with(|| {
-            let id = PathId(self.next);
-            self.next += 1;
-            self.by_id.insert(id, (leg, conn));
-            id
-        })
+        if let Some(id) = self.find(leg, conn) {
+            return id;
+        }
+        if self.by_id.len() >= MAX_PATHS
+            && let Some((_, oldest)) = self.by_id.pop_first()
+        {
+            self.by_ends.remove(&oldest);
+        }
+        let id = PathId(self.next);
+        self.next += 1;
+        self.by_id.insert(id, (leg, conn));
+        self.by_ends.insert((leg, conn), id);
+        id
     }
 
     /// The path's number, if it has one.
@@ -67,5 +77,16 @@ mod tests {
         assert_ne!(second, first);
         paths.forget_leg(LegId(0));
         assert_eq!(paths.ends(second), None);
+    }
+
+    #[test]
+    fn endless_senders_fill_a_bounded_table() {
+        let mut paths = Paths::default();
+        for conn in 0..10_000 {
+            paths.number(LegId(0), ConnId(conn));
+        }
+        assert_eq!((paths.by_id.len(), paths.by_ends.len()), (MAX_PATHS, MAX_PATHS));
+        assert_eq!(paths.find(LegId(0), ConnId(0)), None);
+        assert!(paths.find(LegId(0), ConnId(9999)).is_some());
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Driver, GOODBYE};
 use crate::broadcast::SyncEvent;
+use crate::dial::DialError;
 use crate::identity::random_u64;
 use crate::options::AdmissionSource;
 use crate::reconnect::{Ended, Next};
@@ -34,7 +35,12 @@ impl Driver {
         }
         self.dial_at = None;
         let (dialer, identity) = (Arc::clone(&self.settings.dialer), self.settings.identity.clone());
-        let (admission, limit) = (self.settings.admission.clone(), self.settings.limit);
+        let admission = self.settings.admission.clone();
+        let limit = match self.ready {
+            // Whoever waits for the first connection is told what it failed at, within the limit.
+            Some(_) => self.ready_by.saturating_duration_since(Instant::now()),
+            None => self.settings.limit,
+        };
         let generation = self.settings.run.generation(self.legs_opened);
         let replaces = self.replaces;
         self.dialing = Some(
@@ -88,6 +94,11 @@ impl Driver {
                 let at = Instant::now() + delay;
                 if let Some(ready) = self.ready.take() {
                     if at >= self.ready_by {
+                        // The last attempt may have had no time left; an earlier one says more.
+                        let error = match (error, self.last_error.take()) {
+                            (LinkError::Dial(DialError::TimedOut { .. }), Some(earlier)) => earlier,
+                            (error, _) => error,
+                        };
                         return self.give_up_with(ready, error);
                     }
                     self.ready = Some(ready);
@@ -333,6 +344,7 @@ impl Driver {
         }
         while self.goodbyes.try_join_next().is_some() {}
         if self.ready_by <= now
+            && self.dialing.is_none()
             && let Some(ready) = self.ready.take()
         {
             let error = self.last_error.take().unwrap_or(LinkError::Silent("let this peer into the topic"));
