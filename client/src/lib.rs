@@ -94,6 +94,8 @@
 //! - [`broadcast`]: what happens, for whoever in the process wants to know.
 //! - [`memory`] and [`disabled`]: the transports of tests and of applications that stay local.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "module docs lead readers of the source")]
+
 pub mod broadcast;
 pub mod config;
 pub mod dial;

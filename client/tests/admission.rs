@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use culvert_client::options::TicketSource;
 use culvert_client::{
-    AdmissionSource, Identity, RelayConnection, RelayOptions, RelayTransport, TopicSecret, Transport,
-    TransportConfig, TransportMode,
+    AdmissionSource, Identity, RelayConnection, RelayOptions, RelayTransport, TopicSecret, TransportConfig,
+    TransportMode,
 };
 use culvert_relay::config::{AdmissionPolicy, TicketPolicy};
 use culvert_testkit::relay::Embedded;
