@@ -6,12 +6,12 @@
 //!
 //! The life of a file, link by link:
 //!
-//! 1. [`Offer`] walks the paths and hashes each file once, in the background ([`catalogue`]); the root
-//!    and the tree of hashes under it are BLAKE3's own, in groups of 16 KiB ([`tree`]).
-//! 2. [`Offer::serve`] speaks with one receiver ([`serve`]); [`receive`] is the other side.
-//! 3. A page names paths, sizes and roots. The receiver makes the paths safe ([`path`]) and opens
-//!    `NAME.part` and its journal ([`part`], [`journal`]).
-//! 4. A piece ([`message`]) is at most 128 KiB with its own proof up to the root. It is verified by
+//! 1. [`Offer`] walks the paths and hashes each file once, in the background (`catalogue`); the root
+//!    and the tree of hashes under it are BLAKE3's own, in groups of 16 KiB (`tree`).
+//! 2. [`Offer::serve`] speaks with one receiver (`serve`); [`receive`] is the other side.
+//! 3. A page names paths, sizes and roots. The receiver makes the paths safe (`path`) and opens
+//!    `NAME.part` and its journal (`part`, `journal`).
+//! 4. A piece (`message`) is at most 128 KiB with its own proof up to the root. It is verified by
 //!    itself before it is written, so one wrong group is noticed at once, whatever came before.
 //! 5. The complete file is synced and renamed into place, never over another without being told.
 //!
