@@ -89,7 +89,7 @@ pub(crate) enum Command {
 }
 
 /// How to get to the relay and in.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
     /// Certificates (PEM) to trust on top of the system's, where the network inspects TLS or the relay

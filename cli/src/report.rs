@@ -144,6 +144,10 @@ impl Report {
         let begins = state.moving.is_none();
         if begins {
             state.moving = Some((now, have));
+            if let Form::Lines = self.shown.form {
+                // There is nothing to say about a rate yet.
+                state.last = Some(now);
+            }
         }
         state.have = have;
         let total = state.total;

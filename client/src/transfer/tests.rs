@@ -195,6 +195,25 @@ async fn an_existing_file_is_replaced_only_when_told() {
     assert!(tree_of(out.path()) == tree_of(from.path()));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_in_the_place_of_a_file_is_replaced_and_never_followed() {
+    let (from, out, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(elsewhere.path().join("mine"), "mine").unwrap();
+    for (name, len) in [("small", 100), ("large", 500_000)] {
+        fs::write(from.path().join(name), bytes(len)).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("mine"), out.path().join(name)).unwrap();
+    }
+    let offer = Offer::paths(&[from.path().join("small"), from.path().join("large")], ignore()).unwrap();
+    let (_, received) = run(&offer, pair(), &into(out.path())).await;
+    assert_eq!(received.unwrap().left, 2, "a link is something that is there");
+    let options = ReceiveOptions { overwrite: true, ..into(out.path()) };
+    let (_, received) = run(&offer, pair(), &options).await;
+    assert_eq!(received.unwrap().kept, 2);
+    assert!(tree_of(out.path()) == tree_of(from.path()));
+    assert_eq!(fs::read(elsewhere.path().join("mine")).unwrap(), b"mine");
+}
+
 #[tokio::test]
 async fn a_corrupting_peer_is_noticed_at_the_first_bad_group_and_refused() {
     let (from, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
