@@ -56,7 +56,7 @@ pub struct RelayTransport {
     identity: Identity,
     dialer: Option<Arc<Dialer>>,
     topics: HashMap<TopicHash, Driven>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<u64>,
     stop: CancellationToken,
 }
 
@@ -212,10 +212,14 @@ impl Transport for RelayTransport {
     async fn disconnect(&mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.topics.clear();
+        let mut undelivered = 0;
         while let Some(ended) = self.tasks.join_next().await {
-            ended.context("the relay's task broke")?;
+            undelivered += ended.context("the relay's task broke")?;
         }
         self.stop = CancellationToken::new();
+        if undelivered > 0 {
+            bail!("{undelivered} messages were not acknowledged in time; the peers may not have them");
+        }
         Ok(())
     }
 

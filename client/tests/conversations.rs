@@ -426,3 +426,43 @@ async fn hole_3b_06_and_08_every_peer_meets_every_other_in_a_conversation_of_the
     assert_eq!(met.len(), ids.len() * (ids.len() - 1), "each pair once");
     Ok(())
 }
+
+#[tokio::test]
+async fn disconnecting_waits_for_the_relay_and_says_what_was_not_delivered() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let address = relay.addr();
+    let [(mut a, mut to_b), (_b, mut to_a)] = pair(&relay.url(), &relay.url()).await?;
+    relay.kill().await?;
+    to_b.send_bytes(Bytes::from_static(b"said while it was away")).await?;
+    let returns = async {
+        let mut config = Embedded::config();
+        config.listen = address;
+        let relay = Embedded::start(config).await?;
+        assert_eq!(received(&mut to_a).await?, "said while it was away");
+        anyhow::Ok(relay)
+    };
+    let (delivered, relay) = tokio::join!(a.transport.disconnect(), returns);
+    delivered?;
+    drop(relay?);
+
+    let relay = Embedded::open().await?;
+    let config = TransportConfig {
+        mode: TransportMode::Relay,
+        relay_url: Some(relay.url()),
+        timeout_ms: 1000,
+        ..Default::default()
+    };
+    let secret = TopicSecret::generate();
+    let mut hasty = RelayTransport::new(config, member(&secret))?;
+    let mut connections = hasty.connect_relay(secret.topic()).await?;
+    let mut b = peer(&relay.url(), secret.topic(), member(&secret)).await?;
+    let mut to_b = timeout(SOON, connections.recv()).await?.context("nobody")?;
+    let _to_hasty = b.next().await?;
+    relay.kill().await?;
+    for _ in 0..3 {
+        to_b.send_bytes(Bytes::from_static(b"never arrives")).await?;
+    }
+    let error = timeout(SOON, hasty.disconnect()).await?.unwrap_err().to_string();
+    assert!(error.starts_with("3 messages were not acknowledged"), "{error}");
+    Ok(())
+}

@@ -50,6 +50,8 @@ struct DriverLane {
     /// This side sends on `ours` and reads `theirs`.
     ours: StreamId,
     theirs: StreamId,
+    /// Messages that the application gave so far.
+    sent: u64,
     /// Messages that the session does not take yet, with the senders' credit.
     waiting: VecDeque<(Bytes, OwnedSemaphorePermit)>,
     credit: Arc<Semaphore>,
@@ -110,9 +112,18 @@ impl Conversation {
     /// Takes a message from the application.
     pub(crate) fn send(&mut self, lane: Lane, message: Bytes, credit: OwnedSemaphorePermit) {
         if let Some(lanes) = &mut self.lanes {
-            lanes[lane.index()].waiting.push_back((message, credit));
+            let lane = &mut lanes[lane.index()];
+            lane.sent += 1;
+            lane.waiting.push_back((message, credit));
         }
         self.write();
+    }
+
+    /// How many messages the peer has not acknowledged yet.
+    pub(crate) fn outstanding(&self) -> u64 {
+        let acknowledged = self.status.borrow().acknowledged;
+        let lanes = self.lanes.iter().flatten().zip(acknowledged);
+        lanes.map(|(lane, acknowledged)| lane.sent.saturating_sub(acknowledged)).sum()
     }
 
     /// Gives the application what it has room for.
@@ -191,6 +202,7 @@ impl Conversation {
             // Each side sends on the streams that it opened itself: one end has the even numbers, the
             // other the odd ones, and both open two in the same order.
             theirs: StreamId(ours.0 ^ 1),
+            sent: 0,
             waiting: VecDeque::new(),
             credit: Arc::clone(credit),
             incoming,

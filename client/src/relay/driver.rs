@@ -115,6 +115,8 @@ pub(crate) struct Driver {
     lookups: Vec<oneshot::Sender<Vec<PeerInfo>>>,
     /// Until when the goodbyes may take.
     stops_by: Option<Instant>,
+    /// Messages of conversations that ended while stopping, and that nobody acknowledged.
+    undelivered: u64,
 }
 
 enum Wake {
@@ -158,12 +160,18 @@ impl Driver {
             waiting: VecDeque::new(),
             lookups: Vec::new(),
             stops_by: None,
+            undelivered: 0,
             settings,
         }
     }
 
-    /// Drives the topic until `stop`, or until the relay does not let this peer back in.
-    pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>, stop: CancellationToken) {
+    /// Drives the topic until `stop`, or until the relay does not let this peer back in. Gives the number
+    /// of messages that were not delivered when it stopped.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+        stop: CancellationToken,
+    ) -> u64 {
         let mut commands = Vec::with_capacity(BATCH);
         loop {
             self.start_dialing();
@@ -207,6 +215,8 @@ impl Driver {
             self.goodbyes.spawn(leg.link.close(GOODBYE));
         }
         while self.goodbyes.join_next().await.is_some() {}
+        let open = self.conversations.values().filter(|conversation| !conversation.is_closed);
+        self.undelivered + open.map(Conversation::outstanding).sum::<u64>()
     }
 
     async fn wait(
@@ -327,14 +337,18 @@ impl Driver {
         }
     }
 
+    /// Ends every conversation in good order. Where the relay is away, only what is undelivered is worth
+    /// waiting for it.
     fn begin_stop(&mut self) {
-        self.stops_by = Some(Instant::now() + self.settings.limit);
+        // The sessions' own limits come first, so that they can say what was lost.
+        self.stops_by = Some(Instant::now() + self.settings.limit + GOODBYE);
         self.refuses = true;
         let is_offline = self.legs.is_empty();
         let ids: Vec<_> = self.conversations.keys().copied().collect();
         for id in ids {
             if let Some(conversation) = self.conversations.get_mut(&id) {
-                if is_offline || !conversation.is_established {
+                let is_settled = is_offline && conversation.outstanding() == 0;
+                if is_settled || !conversation.is_established {
                     conversation.fail(self.now, "the transport was disconnected".to_owned());
                 } else {
                     conversation.close();

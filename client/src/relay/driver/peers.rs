@@ -259,6 +259,9 @@ impl Driver {
                 }
                 Happened::Closed(reason) => {
                     let was_established = conversation.is_established;
+                    if self.stops_by.is_some() {
+                        self.undelivered += conversation.outstanding();
+                    }
                     if let Some(peer) = peer {
                         self.ended(peer, run, was_established, reason);
                     }

@@ -30,7 +30,7 @@ impl Driver {
     /// Begins to dial if it is time for it.
     pub(super) fn start_dialing(&mut self) {
         let is_due = self.dial_at.is_some_and(|at| at <= Instant::now());
-        if !is_due || self.dialing.is_some() || self.stops_by.is_some() {
+        if !is_due || self.dialing.is_some() {
             return;
         }
         self.dial_at = None;
@@ -125,6 +125,7 @@ impl Driver {
 
     fn give_up(&mut self, reason: &str) {
         self.stops_by = Some(Instant::now());
+        self.dial_at = None;
         let ids: Vec<_> = self.conversations.keys().copied().collect();
         for id in ids {
             if let Some(conversation) = self.conversations.get_mut(&id) {
@@ -316,7 +317,7 @@ impl Driver {
         let has_other = self.current_leg().is_some() || !self.legs.is_empty();
         if leg.is_draining() && (has_other || self.dialing.is_some() || self.dial_at.is_some()) {
             tracing::debug!(%error, "a connection that was being replaced has ended");
-        } else if self.stops_by.is_none() {
+        } else {
             self.come_back(error, leg.handle.is_none());
         }
         if self.legs.is_empty() {
