@@ -62,6 +62,8 @@ impl Driver {
                 let leg = Leg::join(id, link, self.settings.topic, Instant::now() + self.settings.limit);
                 self.replaces = leg.conn();
                 self.legs.push(leg);
+                // Another loss may have asked for a connection meanwhile; this is it.
+                self.dial_at = None;
             }
             Err(error) => self.come_back(error, true),
         }
@@ -157,6 +159,8 @@ impl Driver {
             Frame::JoinRefused { topic, refusal } if topic == self.settings.topic => {
                 self.refused(id, refusal);
             }
+            // This peer's own other connections are no peers.
+            Frame::PeerJoined { member, .. } if member.peer == self.settings.identity.peer_id() => {}
             Frame::PeerJoined { handle, member } => {
                 if let Some(leg) = self.leg(id).filter(|leg| leg.handle == Some(handle)) {
                     leg.roster.add(member);
