@@ -96,7 +96,8 @@ pub(crate) struct NetworkArgs {
     /// has its own authority.
     #[arg(long, env = "CULVERT_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Proxy: http://, https:// or socks5h://, with user:password@ if it asks; or `none`. Without it
+    /// Proxy: http://, https:// or socks5h://, with user:password@ if it asks (better in the
+    /// variable, which other users cannot see); or `none`. Without it
     /// HTTPS_PROXY, ALL_PROXY and NO_PROXY count.
     #[arg(long, env = "CULVERT_PROXY", value_name = "URL", hide_env_values = true)]
     pub(crate) proxy: Option<String>,

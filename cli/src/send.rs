@@ -74,13 +74,19 @@ async fn serve(
     // The conversations have their own, so that the end of one command does not look like Ctrl-C.
     let stop = cancelled.child_token();
     let mut receivers: JoinSet<Result<Served, SendError>> = JoinSet::new();
-    let most = if offer.is_stream() { 1 } else { MAX_RECEIVERS };
+    // A stream can be given once. Its receiver may have been killed and come back before its end was
+    // noticed, so the newest one gets it.
+    let mut newest = stop.child_token();
     let ended = loop {
         tokio::select! {
             () = cancelled.cancelled() => break Ok(false),
-            lane = meeting.next(), if receivers.len() < most => match lane {
+            lane = meeting.next(), if receivers.len() < MAX_RECEIVERS => match lane {
                 Ok(lane) => {
-                    receivers.spawn(serve_one(Arc::clone(offer), lane, report.clone(), stop.clone()));
+                    if offer.is_stream() {
+                        newest.cancel();
+                        newest = stop.child_token();
+                    }
+                    receivers.spawn(serve_one(Arc::clone(offer), lane, report.clone(), newest.clone()));
                 }
                 Err(error) => break Err(error),
             },

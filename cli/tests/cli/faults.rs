@@ -93,6 +93,24 @@ async fn a_killed_sender_is_replaced_by_a_new_link() -> Result<()> {
     sends.succeeds(LONG).await
 }
 
+/// The end of the killed receiver may not have been noticed yet when the next one comes.
+#[tokio::test]
+async fn a_killed_receiver_of_standard_input_goes_on_at_the_last_whole_segment() -> Result<()> {
+    let relay = Relay::start(SLOW).await?;
+    let (sender, receiver) = (Home::new()?, Home::new()?);
+    let mut sends = relay.send(&sender, ["-", "--name", "x"]).with_stdin().start()?;
+    let link = link(&sends).await?;
+    sends.feed(&content(SIZE)).await?;
+    sends.end_stdin();
+    let receives = relay.receive(&receiver, &link, ["--json"]).start()?;
+    has_bytes(&receives, LATER).await?;
+    receives.kill().await?;
+    let (code, _, err) = ended(&mut relay.receive(&receiver, &link, [""; 0]).start()?).await?;
+    assert!(code == 0 && err.contains("x: going on at 16.00 MiB"), "{code}: {err}");
+    arrived(&receiver)?;
+    sends.succeeds(LONG).await
+}
+
 #[tokio::test]
 async fn a_file_that_changes_while_it_is_sent_is_reported_on_both_sides() -> Result<()> {
     let relay = Relay::start(SLOW).await?;

@@ -69,6 +69,9 @@ pub enum ReceiveError {
     /// The sender is connected and silent.
     #[error("the sender said nothing for {} minutes; what arrived is kept", PATIENCE.as_secs() / 60)]
     Silent,
+    /// An earlier receiver had the beginning of the stream, which cannot be given twice.
+    #[error("the sender no longer has the beginning of this stream: another receiver took it")]
+    Forgotten,
     /// What the sender sent is not what it announced.
     #[error("the sender's data does not match its own checksum (in {path}); nothing of it was kept")]
     Corrupt {
@@ -112,7 +115,7 @@ impl ReceiveError {
 
     fn reason(&self) -> Option<StopReason> {
         match self {
-            Self::Cancelled => Some(StopReason::Cancelled),
+            Self::Cancelled | Self::Forgotten => Some(StopReason::Cancelled),
             Self::Corrupt { .. } => Some(StopReason::BadData),
             Self::DiskFull { .. } => Some(StopReason::DiskFull),
             Self::Write { .. } => Some(StopReason::CannotWrite),

@@ -314,6 +314,9 @@ async fn a_stream_arrives_in_segments_and_goes_on_where_it_was() {
             let (served, received) = run(&offer, pair(), &into(out.path())).await;
             assert!(served.unwrap().is_complete());
             assert_eq!(received.unwrap().present, 7 * 40_000);
+            let late = TempDir::new().unwrap();
+            let (_, received) = run(&offer, pair(), &into(late.path())).await;
+            assert!(matches!(received, Err(ReceiveError::Forgotten)), "{received:?}");
         } else {
             assert!(served.unwrap().is_complete());
             received.unwrap();

@@ -245,7 +245,7 @@ impl<'a> Receiver<'a> {
         let Some(job) = self.jobs.remove(&entry) else { return Ok(()) };
         self.received.bytes -= job.size - job.left;
         match job.sink {
-            Sink::Segment { .. } => return Err(ReceiveError::Protocol(reason.to_string())),
+            Sink::Segment { .. } => return Err(ReceiveError::Forgotten),
             Sink::Part { mut part, target, .. } if reason == GoneReason::Changed => {
                 part.abandon().map_err(|source| broken(&target, source))?;
             }
