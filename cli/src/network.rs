@@ -18,8 +18,10 @@ use tokio::sync::mpsc;
 use crate::cli::NetworkArgs;
 use crate::failure::Code;
 
-/// How long delivering the last messages may take when a command ends.
+/// How long delivering the last messages of a conversation may take when a command ends.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long leaving the relay may take; what mattered was delivered before.
+const LEAVE: Duration = Duration::from_secs(2);
 
 impl NetworkArgs {
     /// Proxy and trust, without an identity and without admission.
@@ -110,7 +112,7 @@ impl Meeting {
     /// Delivers what is under way, within limits, and leaves.
     pub(crate) async fn leave(mut self) {
         self.connections.close();
-        let _ = tokio::time::timeout(GOODBYE, self.transport.disconnect()).await;
+        let _ = tokio::time::timeout(LEAVE, self.transport.disconnect()).await;
     }
 }
 

@@ -85,7 +85,9 @@ async fn take(
             continue;
         }
         let received = receive(&mut lane, &options, &report.progress(), cancelled).await;
-        if let Err(error) = lane.close().await {
+        if received.is_ok()
+            && let Err(error) = lane.close().await
+        {
             tracing::debug!(%error, "the conversation did not end in order");
         }
         match received {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use culvert_client::transfer::{Offer, OfferOptions, SendError, Served, StopReason};
@@ -20,6 +21,8 @@ use crate::report::Report;
 
 /// Receivers that are served at once; more wait.
 const MAX_RECEIVERS: usize = 16;
+/// How long other receivers have to hear that the command ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: SendArgs, interrupt: Interrupt) -> Result<()> {
     let report = Report::new(args.json);
@@ -101,7 +104,10 @@ async fn serve(
         }
     };
     stop.cancel();
-    while receivers.join_next().await.is_some() {}
+    // Those who are there hear it at once; somebody who was killed never will.
+    let others = async { while receivers.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_WORDS, others).await;
+    receivers.shutdown().await;
     meeting.leave().await;
     match ended {
         Ok(false) if !args.keep => {
@@ -133,7 +139,9 @@ async fn serve_one(
         }
         Err(error) => report.note(format!("Receiver {peer}: {error}.")),
     }
-    if let Err(error) = lane.close().await {
+    if served.is_ok()
+        && let Err(error) = lane.close().await
+    {
         tracing::debug!(%error, "the conversation did not end in order");
     }
     served
