@@ -99,7 +99,7 @@ say "Testing"
 export CULVERT_TEST_REPORT=$report
 [ "$full" = 0 ] || export CULVERT_TEST_FULL=1
 status=0
-cargo test --workspace --release --locked --no-fail-fast --quiet 2>&1 | tee "$log" || status=1
+cargo test --workspace --release --locked --no-fail-fast -- --quiet 2>&1 | tee "$log" || status=1
 
 count() { awk -v what="$1" '/^test result:/ { for (i = 1; i <= NF; i++) if ($(i + 1) ~ "^" what) sum += $i } END { print sum + 0 }' "$log"; }
 passed=$(count passed) failed=$(count failed) ignored=$(count ignored)

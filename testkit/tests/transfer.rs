@@ -137,13 +137,14 @@ async fn a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_ea
     receiver.kill().await.unwrap();
     let arrived_at_least = size / 2 - size / 16;
 
+    let again = Instant::now();
     let accepted = way.accepted_so_far();
     let mut second = receive();
     peaks.watch("the second receiver", second.pid());
     way.accepted(accepted + 1, patience).await.unwrap();
     let connection = way.connections().pop().unwrap();
     second.succeeds(patience).await.unwrap();
-    let fetched = connection.moved().down;
+    let (fetched, fetching) = (connection.moved().down, again.elapsed().as_secs_f64());
     sender.succeeds(patience).await.unwrap();
     let took = start.elapsed().as_secs_f64();
     assert_eq!(hash(&out.join("large.bin")), expected, "the file differs");
@@ -151,7 +152,7 @@ async fn a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_ea
         "{} through a relay that was killed, to a receiver that was killed: same BLAKE3, {took:.1} s",
         mib(size)
     ));
-    measured(&format!("the second receiver fetched {} of {}", mib(fetched), mib(size)));
+    measured(&format!("the second receiver fetched {} of {} in {fetching:.1} s", mib(fetched), mib(size)));
     let most = size - arrived_at_least + NOT_YET_KEPT;
     assert!(most < size, "{} is too small to tell resuming from starting over", mib(size));
     assert!(fetched < most, "the second receive started over: {}", mib(fetched));
