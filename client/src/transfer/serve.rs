@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Catalogue, Content, Listed, Status};
@@ -101,7 +102,9 @@ pub(super) async fn serve(
         cached: Vec::new(),
         cached_first: 0,
         gone: BTreeSet::new(),
+        heartbeat: tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
     };
+    conversation.heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let result = conversation.run(&mut line).await;
     let reason = match &result {
         Err(SendError::Cancelled) => StopReason::Cancelled,
@@ -134,6 +137,8 @@ struct Conversation<'a> {
     cached_first: u64,
     /// Entries that could not be given. Grows with what is wrong here, not with what the peer says.
     gone: BTreeSet<u64>,
+    /// When a receiver that waits hears that something is done for it.
+    heartbeat: tokio::time::Interval,
 }
 
 impl Conversation<'_> {
@@ -172,7 +177,7 @@ impl Conversation<'_> {
                     heard?;
                     return Err(unexpected());
                 }
-                () = tokio::time::sleep(HEARTBEAT) => line.tell(&Control::Preparing { done: 0, total: 0 }).await?,
+                _ = self.heartbeat.tick() => line.tell(&Control::Preparing { done: 0, total: 0 }).await?,
             }
         };
         let (entries, bytes) = announced;
@@ -193,7 +198,7 @@ impl Conversation<'_> {
         tokio::select! {
             heard = line.hear() => return Ok(Some(heard?)),
             _ = self.status.changed() => {}
-            () = tokio::time::sleep(HEARTBEAT) => {
+            _ = self.heartbeat.tick() => {
                 line.tell(&Control::Preparing { done: status.hashed, total }).await?;
             }
         }

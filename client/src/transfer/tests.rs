@@ -326,6 +326,36 @@ async fn a_stream_arrives_in_segments_and_goes_on_where_it_was() {
     assert_eq!(tree_of(out.path()).len(), 4, "nothing but the files is left");
 }
 
+/// A sparse file, so that hashing takes a while and the disk does nothing.
+#[tokio::test]
+async fn a_receiver_that_waits_for_the_hash_of_a_large_file_hears_how_far_it_is() {
+    let from = TempDir::new().unwrap();
+    fs::File::create(from.path().join("x")).unwrap().set_len(4 << 30).unwrap();
+    let offer = Offer::paths(&[from.path().join("x")], ignore()).unwrap();
+    let (mut left, mut right) = pair();
+    let silent = ignore();
+    let receiver = async move {
+        let control = |bytes: Vec<u8>| match message::decode(&bytes).unwrap() {
+            message::Message::Control(control) => control,
+            message::Message::Piece(_) => panic!("nothing was asked for"),
+        };
+        right.send(&message::encode(&message::Control::Hello { version: 1 })).await.unwrap();
+        while !matches!(control(right.receive().await.unwrap().unwrap()), message::Control::Offer { .. }) {}
+        right.send(&message::encode(&message::Control::Page { from: 0 })).await.unwrap();
+        let mut heard = 0;
+        loop {
+            match control(right.receive().await.unwrap().unwrap()) {
+                message::Control::Preparing { done: 1.., total } if total == 4 << 30 => heard += 1,
+                message::Control::Entries { .. } => return heard,
+                message::Control::Preparing { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let (_, heard) = tokio::join!(offer.serve(&mut left, &silent, &NEVER), receiver);
+    assert!(heard > 0);
+}
+
 #[tokio::test]
 async fn what_cannot_be_offered_is_said_at_once() {
     let dir = TempDir::new().unwrap();
