@@ -41,8 +41,8 @@ pub struct Letter {
 /// Letters that were not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The topic they were sent in.
-    pub topic: TopicId,
+    /// The topic they were sent in, where it is still known.
+    pub topic: Option<TopicId>,
     /// Whose they were.
     pub from: ConnId,
     /// To whom; [`ConnId::NONE`] for broadcasts.
@@ -102,6 +102,9 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// For how many nodes it was not taken, and why.
     fn broadcast(&self, letter: Letter) -> Result<(), (u32, Verdict)>;
+
+    /// Tells the sender's node that letters it was rid of were not delivered after all. Never waits.
+    fn report(&self, undelivered: Undelivered);
 }
 
 /// One node, as the bus sees it. Nothing here waits.

@@ -104,6 +104,8 @@ pub struct Limits {
     pub membership_cost: u64,
     /// Bytes that wait for one connection before frames to it are refused as `full`.
     pub queue_bytes: usize,
+    /// Bytes that wait for all connections of the node together before frames are refused as `full`.
+    pub node_queue_bytes: usize,
     /// Different verdicts that wait for one connection before its reading pauses.
     pub verdict_backlog: usize,
     /// Members that one `Joined` or `Peers` lists; at most [`culvert_wire::limits::MAX_MEMBERS`].
@@ -162,6 +164,7 @@ impl Default for Limits {
             source_bytes: Rate::UNLIMITED,
             membership_cost: 100,
             queue_bytes: 1 << 20,
+            node_queue_bytes: 1 << 30,
             verdict_backlog: 256,
             members_listed: culvert_wire::limits::MAX_MEMBERS,
             read_buffer: 8 << 10,

@@ -14,6 +14,7 @@ use crate::admission::Grant;
 use crate::link::Link;
 use crate::metrics::Refusal;
 use crate::node::{Node, Seats};
+use crate::outbox::Outbox;
 use crate::reader::{max_topics, rates};
 use crate::socket::Socket;
 
@@ -67,7 +68,8 @@ pub async fn admit(
     let seats = node.seat(source, hello.peer, &grant)?;
     let link = loop {
         let id = ConnId::new(node.id, rand::random());
-        let link = Link::new(id, hello.peer, hello.generation, node.config.limits.queue_bytes);
+        let outbox = Outbox::new(node.config.limits.queue_bytes, &node.local().budget);
+        let link = Link::new(id, hello.peer, hello.generation, outbox);
         let link = Arc::new(link);
         if node.local().add(&link) {
             break link;

@@ -39,6 +39,7 @@
 pub mod accounts;
 pub mod admission;
 pub mod args;
+pub mod budget;
 pub mod bus;
 pub mod command;
 pub mod config;

@@ -23,12 +23,12 @@ pub struct Link {
 
 impl Link {
     /// A connection that is in no topic yet.
-    pub fn new(id: ConnId, peer: PeerId, generation: Generation, queue_bytes: usize) -> Self {
+    pub fn new(id: ConnId, peer: PeerId, generation: Generation, outbox: Outbox) -> Self {
         Self {
             id,
             peer,
             generation,
-            outbox: Outbox::new(queue_bytes),
+            outbox,
             departures: AtomicU32::new(0),
             received: AtomicU64::new(0),
             paused: AtomicBool::new(false),

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 
 use crate::accounts::{Accounts, Allowance, NoSeat, Seat, Source};
 use crate::admission::{Gate, Grant};
+use crate::budget::Budget;
 use crate::bus::{Arrival, Bus, Inbox, Letter, Undelivered};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::outbox::VerdictKey;
@@ -58,6 +59,8 @@ pub struct Local {
     topics: Arc<Topics>,
     links: Mutex<HashMap<ConnId, Arc<Link>>>,
     metrics: Metrics,
+    /// What all queues of the node may hold together.
+    pub budget: Arc<Budget>,
 }
 
 /// The seats of one admitted connection; dropping them gives them back.
@@ -69,9 +72,10 @@ pub struct Seats {
 
 impl Local {
     /// A node's connections, none yet.
-    pub fn new(memberships: usize, metrics: Metrics) -> Arc<Self> {
-        let topics = Arc::new(Topics::new(memberships));
-        Arc::new(Self { topics, links: Mutex::default(), metrics })
+    pub fn new(limits: &Limits, metrics: Metrics) -> Arc<Self> {
+        let topics = Arc::new(Topics::new(limits.memberships));
+        let budget = Budget::new(limits.node_queue_bytes);
+        Arc::new(Self { topics, links: Mutex::default(), metrics, budget })
     }
 
     /// Every connection at the moment.
@@ -184,7 +188,8 @@ impl Inbox for Local {
         self.metrics.undeliverable[verdict].increment(u64::from(count));
         let link = self.links.lock().get(&from).cloned();
         if let Some(link) = link {
-            let handle = self.topics.find(&topic, from).map_or(Handle::NONE, |member| member.handle);
+            let member = topic.and_then(|topic| self.topics.find(&topic, from));
+            let handle = member.map_or(Handle::NONE, |member| member.handle);
             let broadcast = to == ConnId::NONE;
             link.outbox.report(VerdictKey { handle, to, broadcast, verdict }, count);
         }

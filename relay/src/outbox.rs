@@ -3,7 +3,8 @@
 //! Anyone may [push](Outbox::push); one writer [takes](Outbox::poll_take). Full means refused, never
 //! waited for and never at the cost of what another sender has queued:
 //!
-//! - over the byte limit, every frame is refused as `full`;
+//! - over the byte limit, or over what all queues of the node may hold together ([`crate::budget`]), every
+//!   frame is refused as `full`;
 //! - over half of it, a sender that holds more than an equal share is refused, so a flood from one
 //!   peer leaves room for the others;
 //! - the last sixteenth is shared with one sender more than there are: whoever has nothing queued finds
@@ -14,12 +15,15 @@
 //!   ones is bounded by the reader, which stops reading until [`Outbox::poll_verdicts_below`] lets it go on.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use culvert_wire::{Class, Close, ConnId, Frame, Handle, Verdict};
+use culvert_wire::{Class, Close, ConnId, Frame, Handle, Header, Verdict};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+
+use crate::budget::{Budget, Share};
 
 /// What a queued frame costs beyond its bytes: the entry, its allocation and the sender's account.
 pub const PARCEL_OVERHEAD: usize = 64;
@@ -47,14 +51,27 @@ pub struct VerdictKey {
     pub verdict: Verdict,
 }
 
+/// Frames of one sender that a connection did not take before it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rest {
+    /// Whose they were.
+    pub sender: ConnId,
+    /// The topic, by the number it has at the receiver.
+    pub handle: Handle,
+    /// Whether they were broadcasts.
+    pub broadcast: bool,
+    /// How many.
+    pub count: u32,
+}
+
 /// One connection's outgoing queue.
 pub struct Outbox {
     limit: usize,
     queue: Mutex<Queue>,
 }
 
-#[derive(Default)]
 struct Queue {
+    share: Share,
     own: VecDeque<Bytes>,
     own_bytes: usize,
     verdicts: HashMap<VerdictKey, u32>,
@@ -81,9 +98,9 @@ struct Sender {
 }
 
 impl Outbox {
-    /// An empty queue that holds at most `limit` bytes of peers' frames.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, queue: Mutex::new(Queue::default()) }
+    /// An empty queue that holds at most `limit` bytes of peers' frames, all of them within `budget`.
+    pub fn new(limit: usize, budget: &Arc<Budget>) -> Self {
+        Self { limit, queue: Mutex::new(Queue::new(Share::of(budget))) }
     }
 
     /// Queues a peer's frame.
@@ -108,6 +125,9 @@ impl Outbox {
             if sharers > 1 && held + cost > self.limit / sharers {
                 return Err(Verdict::Full);
             }
+        }
+        if !queue.share.cover(total) {
+            return Err(Verdict::Full);
         }
         queue.senders.entry(sender).or_default().bytes += cost;
         queue.bytes = total;
@@ -166,29 +186,49 @@ impl Outbox {
     }
 
     /// Waits until fewer than `below` different verdicts wait. One waiter at a time; cancel safe.
-    pub fn poll_verdicts_below(&self, below: usize, cx: &Context<'_>) -> Poll<()> {
+    ///
+    /// # Errors
+    /// The reason of [`Outbox::close`]: whoever is closed need not be read any more.
+    pub fn poll_verdicts_below(&self, below: usize, cx: &Context<'_>) -> Poll<Result<(), Close>> {
         let mut queue = self.queue.lock();
-        if queue.verdicts.len() < below || queue.close.is_some() {
-            return Poll::Ready(());
+        if let Some(close) = queue.close {
+            return Poll::Ready(Err(close));
+        }
+        if queue.verdicts.len() < below {
+            return Poll::Ready(Ok(()));
         }
         queue.reader = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Ends the connection: the writer gets `Err` once what the relay itself queued is written.
-    /// The first reason stays.
+    /// Ends the connection: the writer gets `Err` once what the relay itself queued is written, and what
+    /// peers sent waits for [`Outbox::take_rest`]. The first reason stays.
     pub fn close(&self, close: Close) {
         let mut queue = self.queue.lock();
         if queue.close.is_none() {
             queue.close = Some(close);
-            queue.classes.iter_mut().for_each(|class| *class = VecDeque::new());
-            queue.senders = HashMap::new();
-            queue.bytes = 0;
             queue.wake_writer();
             if let Some(reader) = queue.reader.take() {
                 reader.wake();
             }
         }
+    }
+
+    /// Empties a closed queue of what peers sent, and says whose frames those were.
+    pub fn take_rest(&self) -> Vec<Rest> {
+        let mut queue = self.queue.lock();
+        let mut rest: HashMap<(ConnId, Handle, bool), u32> = HashMap::new();
+        for parcel in queue.classes.iter_mut().flat_map(std::mem::take) {
+            if let Ok((header, _)) = Header::split(&parcel.frame) {
+                *rest.entry((parcel.sender, header.handle, header.broadcast)).or_default() += 1;
+            }
+        }
+        queue.senders = HashMap::new();
+        queue.bytes = 0;
+        queue.share.shrink_to(0);
+        rest.into_iter()
+            .map(|((sender, handle, broadcast), count)| Rest { sender, handle, broadcast, count })
+            .collect()
     }
 
     /// Moves what is ready, at most about `max_bytes`, into `out`; one waiter at a time; cancel safe.
@@ -206,7 +246,9 @@ impl Outbox {
         let mut room = max_bytes;
         if !queue.held || queue.close.is_some() {
             queue.take_own(out, &mut room);
-            queue.take_classes(out, &mut room);
+            if queue.close.is_none() {
+                queue.take_classes(out, &mut room);
+            }
         }
         if !out.is_empty() {
             return Poll::Ready(Ok(()));
@@ -229,6 +271,23 @@ impl Outbox {
 }
 
 impl Queue {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            own: VecDeque::new(),
+            own_bytes: 0,
+            verdicts: HashMap::new(),
+            classes: Default::default(),
+            credit: [0; 3],
+            bytes: 0,
+            senders: HashMap::new(),
+            writer: None,
+            reader: None,
+            close: None,
+            held: false,
+        }
+    }
+
     fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
@@ -289,6 +348,7 @@ impl Queue {
             out.push(parcel.frame);
             self.discharge(parcel.sender, len + PARCEL_OVERHEAD);
         }
+        self.share.shrink_to(self.bytes);
     }
 
     fn discharge(&mut self, sender: ConnId, cost: usize) {
@@ -313,10 +373,17 @@ fn encode(frame: &Frame) -> Bytes {
 mod tests {
     use std::task::Waker;
 
+    use culvert_wire::Kind;
+
     use super::*;
+    use crate::budget::PIECE;
 
     const A: ConnId = ConnId(1);
     const B: ConnId = ConnId(2);
+
+    fn outbox(limit: usize) -> Outbox {
+        Outbox::new(limit, &Budget::new(usize::MAX))
+    }
 
     fn take(outbox: &Outbox, max: usize) -> Vec<Bytes> {
         let mut out = Vec::new();
@@ -332,7 +399,7 @@ mod tests {
 
     #[test]
     fn each_sender_and_class_keeps_its_order() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         for text in ["1", "2", "3"] {
             outbox.push(A, Class::Normal, frame(text)).unwrap();
         }
@@ -343,7 +410,7 @@ mod tests {
 
     #[test]
     fn urgent_classes_go_first_and_the_last_still_moves() {
-        let outbox = Outbox::new(16 << 20);
+        let outbox = outbox(16 << 20);
         let big = Bytes::from(vec![0; 4096]);
         for _ in 0..400 {
             outbox.push(A, Class::Bulk, big.clone()).unwrap();
@@ -357,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_keeps_what_it_has() {
-        let outbox = Outbox::new(1000);
+        let outbox = outbox(1000);
         let mut accepted = 0;
         while outbox.push(A, Class::Normal, frame("0123456789")).is_ok() {
             accepted += 1;
@@ -367,8 +434,19 @@ mod tests {
     }
 
     #[test]
+    fn many_queues_together_hold_no_more_than_the_nodes_budget() {
+        let budget = Budget::new(4 * PIECE);
+        let queues: Vec<Outbox> = (0..8).map(|_| Outbox::new(1 << 20, &budget)).collect();
+        let taken = queues.iter().filter(|queue| queue.push(A, Class::Normal, frame("x")).is_ok()).count();
+        assert_eq!(taken, 4);
+        assert_eq!(queues[7].push(A, Class::Normal, frame("x")), Err(Verdict::Full));
+        assert_eq!(take(&queues[0], usize::MAX), ["x"]);
+        queues[7].push(A, Class::Normal, frame("x")).unwrap();
+    }
+
+    #[test]
     fn a_flood_from_one_sender_leaves_room_for_another() {
-        let outbox = Outbox::new(10_000);
+        let outbox = outbox(10_000);
         outbox.push(B, Class::Normal, frame("first")).unwrap();
         let flood = (0..1000).filter(|_| outbox.push(A, Class::Normal, frame("flood")).is_ok()).count();
         let late = (0..1000).filter(|_| outbox.push(B, Class::Normal, frame("calm!")).is_ok()).count();
@@ -377,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_comes_when_a_flood_has_filled_the_queue_finds_room() {
-        let outbox = Outbox::new(10_000);
+        let outbox = outbox(10_000);
         while outbox.push(A, Class::Normal, frame("flood")).is_ok() {}
         outbox.push(B, Class::Normal, frame("calm!")).unwrap();
         assert!(outbox.push(A, Class::Normal, frame("flood")).is_err(), "the room was not for the flood");
@@ -385,7 +463,7 @@ mod tests {
 
     #[test]
     fn verdicts_are_merged_and_never_dropped() {
-        let outbox = Outbox::new(0);
+        let outbox = outbox(0);
         let key = VerdictKey { handle: Handle(1), to: B, broadcast: false, verdict: Verdict::Full };
         for _ in 0..1000 {
             outbox.report(key, 1);
@@ -404,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_departure_never_overtakes_what_the_departed_sent_nor_a_return_the_departure() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         let left = Frame::Gap { from: Some(A), count: 1 };
         let back = Frame::Gap { from: Some(A), count: 2 };
         outbox.push(A, Class::Bulk, frame("sent")).unwrap();
@@ -419,7 +497,7 @@ mod tests {
 
     #[test]
     fn nothing_comes_before_the_answer_to_a_join() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         outbox.hold();
         outbox.push(A, Class::Control, frame("early")).unwrap();
         outbox.push_own(&Frame::Gap { from: None, count: 0 });
@@ -432,7 +510,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_lets_notices_pile_up_is_closed_as_slow() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         for _ in 0..OWN_LIMIT / PARCEL_OVERHEAD {
             outbox.push_own(&Frame::Drain { reconnect_in_ms: 0, close_in_ms: 0 });
         }
@@ -440,9 +518,12 @@ mod tests {
     }
 
     #[test]
-    fn closing_drops_what_peers_sent_and_tells_why() {
-        let outbox = Outbox::new(1 << 20);
-        outbox.push(A, Class::Normal, frame("x")).unwrap();
+    fn closing_keeps_what_peers_sent_for_a_verdict_and_tells_why() {
+        let outbox = outbox(1 << 20);
+        let header = Header { handle: Handle(3), ..Header::plain(Kind::Deliver) };
+        for class in [Class::Normal, Class::Bulk] {
+            outbox.push(A, class, Bytes::copy_from_slice(&header.to_bytes())).unwrap();
+        }
         outbox.push_own(&Frame::Drain { reconnect_in_ms: 0, close_in_ms: 0 });
         outbox.close(Close::Drained);
         outbox.close(Close::Internal);
@@ -451,5 +532,8 @@ mod tests {
         let end = outbox.poll_take(&mut out, 1, &Context::from_waker(Waker::noop()));
         assert_eq!(end, Poll::Ready(Err(Close::Drained)));
         assert_eq!(outbox.push(A, Class::Normal, frame("y")), Err(Verdict::Gone));
+        let rest = Rest { sender: A, handle: Handle(3), broadcast: false, count: 2 };
+        assert_eq!(outbox.take_rest(), [rest]);
+        assert_eq!((outbox.take_rest(), outbox.bytes()), (vec![], 0));
     }
 }

@@ -54,9 +54,10 @@ pub async fn run(
         close = reader.run(stream) => close,
         close = watch_over(node, link, expiry) => close,
     };
-    // Out of every topic first: nobody waits for a peer that lingers.
-    drop(reader);
+    // Told to the others first: nobody waits for a peer that lingers.
     link.outbox.close(close);
+    reader.report_rest();
+    drop(reader);
     node.metrics.closed[close].increment(1);
     if close != Close::Done
         && let Ok(mut socket) = halves.sink.reunite(halves.stream)

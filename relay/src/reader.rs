@@ -16,7 +16,7 @@ use futures_util::Stream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::admission::Grant;
-use crate::bus::{Arrival, Letter};
+use crate::bus::{Arrival, Inbox, Letter, Undelivered};
 use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::metrics::Route;
@@ -108,7 +108,10 @@ impl Reader {
                 self.pause(pause).await;
             }
             let backlog = self.node.config.limits.verdict_backlog;
-            std::future::poll_fn(|cx| self.link.outbox.poll_verdicts_below(backlog, cx)).await;
+            let closed = std::future::poll_fn(|cx| self.link.outbox.poll_verdicts_below(backlog, cx)).await;
+            if let Err(close) = closed {
+                return close;
+            }
         }
     }
 
@@ -264,6 +267,24 @@ impl Reader {
     fn undelivered(&mut self, key: VerdictKey, count: u32) {
         self.ledger.undelivered(key.verdict, count);
         self.link.outbox.report(key, count);
+    }
+
+    /// Tells the senders of what this connection did not take before it ended. It must be closed.
+    pub fn report_rest(&self) {
+        for rest in self.link.outbox.take_rest() {
+            let undelivered = Undelivered {
+                topic: self.routes.topic(rest.handle),
+                from: rest.sender,
+                to: if rest.broadcast { ConnId::NONE } else { self.link.id },
+                verdict: Verdict::Gone,
+                count: rest.count,
+            };
+            if rest.sender.node() == self.node.id {
+                self.node.local().verdict(undelivered);
+            } else {
+                self.node.bus.report(undelivered);
+            }
+        }
     }
 
     async fn join(&mut self, topic: TopicId) {

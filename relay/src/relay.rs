@@ -91,7 +91,7 @@ impl Relay {
         let listener = listen(config.listen)?;
         let admin = config.admin_listen.map(listen).transpose()?;
         let gate = Gate::new(&config.admission, names(&config, certificates.clone()), clock.clone())?;
-        let local = Local::new(config.limits.memberships, metrics);
+        let local = Local::new(&config.limits, metrics);
         let id = bus.attach(local.clone()).await?;
         let node = Arc::new(Node::new(id, config, gate, clock, bus, local));
         Ok(Self { node, listener, admin, certificates, acceptor, registry, readiness: Readiness::new() })

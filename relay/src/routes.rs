@@ -97,12 +97,19 @@ mod tests {
     use culvert_wire::{Generation, PeerId};
 
     use super::*;
+    use crate::budget::Budget;
+    use crate::outbox::Outbox;
     use crate::topics::LocalMember;
 
     const TOPIC: TopicId = TopicId([7; 32]);
 
     fn receiver(topics: &Topics, conn: u64) -> ConnId {
-        let link = Link::new(ConnId(conn), PeerId([1; 32]), Generation(1), 1024);
+        let link = Link::new(
+            ConnId(conn),
+            PeerId([1; 32]),
+            Generation(1),
+            Outbox::new(1024, &Budget::new(usize::MAX)),
+        );
         topics.enter(TOPIC, LocalMember { link: Arc::new(link), handle: Handle(9) }).unwrap();
         ConnId(conn)
     }

@@ -126,9 +126,16 @@ mod tests {
     use culvert_wire::{Generation, PeerId};
 
     use super::*;
+    use crate::budget::Budget;
+    use crate::outbox::Outbox;
 
     fn member(conn: u64) -> LocalMember {
-        let link = Link::new(ConnId(conn), PeerId([1; 32]), Generation(1), 1024);
+        let link = Link::new(
+            ConnId(conn),
+            PeerId([1; 32]),
+            Generation(1),
+            Outbox::new(1024, &Budget::new(usize::MAX)),
+        );
         LocalMember { link: Arc::new(link), handle: Handle(1) }
     }
 

@@ -3,8 +3,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{TOPIC, node_of, pair_across, peer};
+use common::{TOPIC, fill, node_of, pair_across, peer};
 use culvert_relay::bus::memory::Hub;
+use culvert_service_kit::Clock;
 use culvert_wire::{Class, ConnId, Frame, JoinRefusal, Notice, TopicId, Verdict};
 
 fn frame(from: &common::Peer, to: ConnId, n: u32) -> Frame {
@@ -137,7 +138,7 @@ async fn a_node_that_left_is_gone_at_once() {
 async fn a_full_queue_on_the_other_node_comes_back_as_a_verdict() {
     let hub = Hub::new();
     let left = node_of(&hub).await;
-    let right = common::node(hub.bus(), culvert_service_kit::Clock::system(), |config| {
+    let right = common::node(hub.bus(), Clock::system(), |config| {
         config.limits.queue_bytes = 16 << 10;
         config.limits.memberships = 1;
     })
@@ -152,6 +153,24 @@ async fn a_full_queue_on_the_other_node_comes_back_as_a_verdict() {
         a.peer.send(&frame).await.unwrap();
     }
     a.until(|frame| matches!(frame, Frame::Undeliverable { verdict: Verdict::Full, .. })).await;
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_wait_on_the_other_node_when_their_receiver_ends_are_gone() {
+    let hub = Hub::new();
+    let left = node_of(&hub).await;
+    let right = common::node(hub.bus(), Clock::system(), |config| config.limits.queue_bytes = 64 << 10).await;
+    let (mut a, b) = pair_across(&left, &right).await;
+    let payload = Bytes::from(vec![0; 8 << 10]);
+    let frame = Frame::Send { class: Class::Normal, handle: a.handle, to: b.conn, payload };
+    fill(&mut a, &frame).await;
+    drop(b);
+    let gone = a.until(|frame| matches!(frame, Frame::Undeliverable { verdict: Verdict::Gone, .. })).await;
+    let Frame::Undeliverable { handle, count, .. } = gone else { panic!() };
+    assert_eq!(handle, a.handle);
+    assert_eq!(count, 7, "as many as the queue holds beside its reserve");
     left.kill().await.unwrap();
     right.kill().await.unwrap();
 }

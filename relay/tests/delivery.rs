@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{TOPIC, pair, peer, relay};
+use common::{TOPIC, fill, pair, peer, relay};
 use culvert_relay::Config;
 use culvert_wire::{Class, Close, ConnId, Frame, Handle, JoinRefusal, Notice, TopicId, Verdict};
 
@@ -83,6 +83,27 @@ async fn a_receiver_that_left_the_topic_is_gone_although_it_was_reached_before()
     a.peer.send(&send(a.handle, b.conn, "2")).await.unwrap();
     let frame = a.peer.recv().await.unwrap();
     assert!(matches!(frame, Frame::Undeliverable { verdict: Verdict::Gone, .. }), "{frame:?}");
+    relay.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_wait_for_a_connection_when_it_ends_are_gone() {
+    let relay = relay(|config| config.limits.queue_bytes = 64 << 10).await;
+    let (mut a, b) = pair(&relay).await;
+    let payload = Bytes::from(vec![7; 1024]);
+    let frame = Frame::Send { class: Class::Normal, handle: a.handle, to: b.conn, payload };
+    fill(&mut a, &frame).await;
+    let (conn, peer) = (b.conn, b.id);
+    drop(b);
+    let gone = |frame: &Frame| matches!(frame, Frame::Undeliverable { verdict: Verdict::Gone, .. });
+    let verdict = a.peer.recv_until(gone).await.unwrap();
+    let Frame::Undeliverable { broadcast: false, handle, to, count, .. } = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!((handle, to), (a.handle, conn));
+    assert!(count >= 16, "a quarter of what the queue holds, and it was full: {count}");
+    let left = Frame::PeerLeft { handle: a.handle, conn, peer };
+    assert_eq!(a.peer.recv_until(|frame| *frame == left).await.unwrap(), left);
     relay.kill().await.unwrap();
 }
 

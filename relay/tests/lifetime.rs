@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{TOPIC, node, pair, peer, peer_with, relay};
 use culvert_relay::bus::memory::MemoryBus;
-use culvert_relay::bus::{Arrival, AttachError, Bus, Inbox, Letter};
+use culvert_relay::bus::{Arrival, AttachError, Bus, Inbox, Letter, Undelivered};
 use culvert_relay::config::{AdmissionPolicy, TicketPolicy};
 use culvert_service_kit::Clock;
 use culvert_service_kit::lifecycle::Drained;
@@ -276,6 +276,7 @@ impl Bus for Defective {
     fn broadcast(&self, _: Letter) -> Result<(), (u32, Verdict)> {
         Ok(())
     }
+    fn report(&self, _: Undelivered) {}
 }
 
 #[tokio::test]

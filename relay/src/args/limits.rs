@@ -78,6 +78,10 @@ pub struct LimitArgs {
     /// Bytes that wait for one connection before frames to it are refused as full.
     #[arg(long, env = "CULVERT_RELAY_QUEUE_BYTES", value_name = "SIZE", default_value = "1MiB")]
     pub queue_bytes: Given<ByteSize>,
+    /// Bytes that wait for all connections together before frames to any of them are refused as full: the
+    /// memory that peers who do not read can take.
+    #[arg(long, env = "CULVERT_RELAY_NODE_QUEUE_BYTES", value_name = "SIZE", default_value = "1GiB")]
+    pub node_queue_bytes: Given<ByteSize>,
     /// Different verdicts that wait for one connection before it is not read from.
     #[arg(long, env = "CULVERT_RELAY_VERDICT_BACKLOG", value_name = "NUMBER", default_value = "256")]
     pub verdict_backlog: Given<usize>,
@@ -94,6 +98,8 @@ pub struct LimitArgs {
 
 /// Smallest queue: a few of the largest frames, or bulk data would hardly move.
 const LEAST_QUEUE: u64 = 4 * MAX_FRAME as u64;
+/// Smallest memory for all queues of a node.
+const LEAST_NODE_QUEUE: u64 = 1 << 20;
 /// Buffers below this cost more system calls than they save memory.
 const LEAST_BUFFER: u64 = 1024;
 /// Sizes that are counted in 32 bits on the wire, or held per connection, end here.
@@ -122,6 +128,8 @@ impl LimitArgs {
         let source_frames = problems.read(&self.source_frames);
         let source_bytes = problems.read(&self.source_bytes);
         let queue_bytes = size(problems, &self.queue_bytes, LEAST_QUEUE);
+        let node_queue_bytes = problems
+            .read_checked(&self.node_queue_bytes, "at least 1MiB", |size| size.as_u64() >= LEAST_NODE_QUEUE);
         let read_buffer = size(problems, &self.read_buffer, LEAST_BUFFER);
         let write_buffer = size(problems, &self.write_buffer, LEAST_BUFFER);
         Some(Limits {
@@ -142,6 +150,7 @@ impl LimitArgs {
             source_frames: source_frames?,
             source_bytes: source_bytes?.0,
             membership_cost: membership_cost?,
+            node_queue_bytes: usize::try_from(node_queue_bytes?.as_u64()).unwrap_or(usize::MAX),
             queue_bytes: queue_bytes?,
             verdict_backlog: verdict_backlog?,
             members_listed: members_listed?,

@@ -167,7 +167,7 @@ impl Bus for MemoryBus {
             if let Err(count) = inbox.deliver_broadcast(&letter) {
                 self.hub.tell(from, |sender| {
                     sender.verdict(Undelivered {
-                        topic: letter.topic,
+                        topic: Some(letter.topic),
                         from: letter.from,
                         to: ConnId::NONE,
                         verdict: Verdict::Full,
@@ -185,5 +185,9 @@ impl Bus for MemoryBus {
             Ok(0) | Err(_) => Ok(()),
             Ok(count) => Err((count, Verdict::Unreachable)),
         }
+    }
+
+    fn report(&self, undelivered: Undelivered) {
+        self.hub.tell(undelivered.from.node(), |sender| sender.verdict(undelivered));
     }
 }

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use culvert_relay::Config;
 use culvert_relay::bus::Bus;
 use culvert_relay::bus::memory::{Hub, MemoryBus};
 use culvert_service_kit::Clock;
 use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
-use culvert_wire::{ConnId, Frame, Handle, Members, PeerId, TopicId};
+use culvert_wire::{ConnId, Frame, Handle, Members, PeerId, TopicId, Verdict};
 
 pub(crate) const TOPIC: TopicId = TopicId([0x70; 32]);
 
@@ -98,4 +99,27 @@ pub(crate) async fn pair_across(left: &Embedded, right: &Embedded) -> (Peer, Pee
     let joined = a.peer.recv().await.unwrap();
     assert!(matches!(joined, Frame::PeerJoined { member, .. } if member.conn == b.conn), "{joined:?}");
     (a, b)
+}
+
+/// Sends the frame until its receiver, which does not read, takes no more: the kernel's buffers and its
+/// queue are full. The verdicts about refused frames are read.
+pub(crate) async fn fill(sender: &mut Peer, frame: &Frame) {
+    const ROUND: u32 = 100;
+    for token in 0.. {
+        for _ in 0..ROUND {
+            sender.peer.feed(frame).await.unwrap();
+        }
+        sender.peer.send(&Frame::Ping { token, padding: Bytes::new() }).await.unwrap();
+        let mut refused = 0;
+        loop {
+            match sender.peer.recv().await.unwrap() {
+                Frame::Undeliverable { verdict: Verdict::Full, count, .. } => refused += count,
+                Frame::Pong { .. } => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        if refused == ROUND {
+            return;
+        }
+    }
 }
