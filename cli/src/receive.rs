@@ -16,7 +16,7 @@ use crate::failure::Code;
 use crate::id;
 use crate::interrupt::Interrupt;
 use crate::network::{FileLane, Meeting};
-use crate::report::Report;
+use crate::report::{Report, files};
 
 /// Bytes of standard input that are looked at for a link.
 const MAX_LINK: u64 = 64 * 1024;
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: ReceiveArgs, interrupt: Interrupt) -> Result<()> {
         let text = path.display().to_string();
         report.result(&text, &json!({ "event": "received", "path": text }));
     }
-    report.note(format!("Received {} files and folders: {summary}", received.kept));
+    report.note(format!("Received {}: {summary}", files(received.kept)));
     if received.left > 0 {
         return Err(Code::Failed.because(incomplete(&received)));
     }

@@ -34,6 +34,8 @@ struct State {
     started: Instant,
     /// When bytes came first: rates count from here.
     moving: Option<(Instant, u64)>,
+    /// Bytes that a receiver had before; a sender is not told.
+    present: Option<u64>,
     last: Option<Instant>,
     total: u64,
     have: u64,
@@ -51,7 +53,8 @@ impl Report {
         } else {
             Form::Lines
         };
-        let state = State { started: Instant::now(), moving: None, last: None, total: 0, have: 0 };
+        let state =
+            State { started: Instant::now(), moving: None, present: None, last: None, total: 0, have: 0 };
         Self { shown: Arc::new(Shown { form, state: Mutex::new(state) }) }
     }
 
@@ -106,11 +109,14 @@ impl Report {
             }
             Event::Hashing { done, total } => self.hashing(done, total),
             Event::Advanced { have } => self.advanced(have),
-            Event::Started { path, size, present } if present > 0 => {
+            Event::Started { path, size, present } => {
+                *self.state().present.get_or_insert_default() += present;
+                if present == 0 {
+                    return;
+                }
                 let of = if size > 0 { format!(" of {}", HumanBytes(size)) } else { String::new() };
                 self.note(format!("{path}: going on at {}{of}", HumanBytes(present)));
             }
-            Event::Started { .. } => {}
             Event::Finished { path } => {
                 if let Form::Json = self.shown.form {
                     self.object(&json!({ "event": "finished", "path": path }));
@@ -143,7 +149,7 @@ impl Report {
         let now = Instant::now();
         let begins = state.moving.is_none();
         if begins {
-            state.moving = Some((now, have));
+            state.moving = Some((now, state.present.unwrap_or(have).min(have)));
             if let Form::Lines = self.shown.form {
                 // There is nothing to say about a rate yet.
                 state.last = Some(now);
@@ -188,6 +194,9 @@ impl Report {
     }
 }
 
+/// Shorter than this, a rate says more about the clock than about the network.
+const LEAST_FOR_A_RATE: Duration = Duration::from_millis(50);
+
 /// Bytes, time and rate, for people.
 pub(crate) fn summary(bytes: u64, time: Duration) -> String {
     let shown = if time < Duration::from_secs(60) {
@@ -195,6 +204,9 @@ pub(crate) fn summary(bytes: u64, time: Duration) -> String {
     } else {
         HumanDuration(time).to_string()
     };
+    if time < LEAST_FOR_A_RATE {
+        return format!("{} in {shown}", HumanBytes(bytes));
+    }
     format!("{} in {shown}, {}/s", HumanBytes(bytes), HumanBytes(rate(bytes, time)))
 }
 
@@ -204,8 +216,12 @@ fn rate(bytes: u64, time: Duration) -> u64 {
 }
 
 fn describe(entries: u64, bytes: u64) -> String {
-    let files = if entries == 1 { "1 file".to_owned() } else { format!("{entries} files and folders") };
-    format!("{files}, {}", HumanBytes(bytes))
+    format!("{}, {}", files(entries), HumanBytes(bytes))
+}
+
+/// So many files and folders.
+pub(crate) fn files(entries: u64) -> String {
+    if entries == 1 { "1 file".to_owned() } else { format!("{entries} files and folders") }
 }
 
 /// A terminal or pipe that is gone must not stop a transfer.

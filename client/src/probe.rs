@@ -36,6 +36,23 @@ pub enum Stage {
     Size,
 }
 
+impl Stage {
+    /// What it is called in a sentence.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::Dns => "the name",
+            Stage::TcpV4 => "TCP over IPv4",
+            Stage::TcpV6 => "TCP over IPv6",
+            Stage::Proxy => "the proxy",
+            Stage::Tls => "TLS",
+            Stage::Upgrade => "the WebSocket upgrade",
+            Stage::Hello => "the hello",
+            Stage::RoundTrip => "the round-trip time",
+            Stage::Size => "the size of messages",
+        }
+    }
+}
+
 /// How a stage went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,7 +162,8 @@ impl<P: FnMut(&Check)> Collector<P> {
     /// The stages that can no longer be tried.
     fn skip(&mut self, stages: &[Stage]) {
         for stage in stages {
-            self.add(*stage, Finding::skipped("not_reached", "not tried, because an earlier stage failed"));
+            let sentence = format!("{} was not tried, because an earlier stage failed", stage.name());
+            self.add(*stage, Finding::skipped("not_reached", sentence));
         }
     }
 }

@@ -69,7 +69,8 @@ pub enum DialError {
     /// The certificate is by an authority that is not trusted here.
     #[error(
         "the certificate of {host} is issued by \"{issuer}\", which this machine does not trust; if this \
-         network inspects TLS, or the relay has its own authority, pass that authority's certificate as the CA file"
+         network inspects TLS, or the relay has its own authority, pass that authority's certificate as \
+         the CA file (--ca-file)"
     )]
     UnknownIssuer {
         /// Whose certificate it should have been.
