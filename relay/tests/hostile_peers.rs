@@ -230,10 +230,11 @@ async fn round_trips(anna: &mut Member, ben: &mut Member, count: u64) -> Result<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pair_keeps_talking_while_others_flood() {
     const FLOODERS: u8 = 4;
+    const ROUNDS: u64 = 500;
     let relay = Embedded::open().await.unwrap();
     let mut anna = Member::enter(&relay, TOPIC).await.unwrap();
     let mut ben = Member::enter(&relay, TOPIC).await.unwrap();
-    let calm = round_trips(&mut anna, &mut ben, 500).await.unwrap();
+    let calm = round_trips(&mut anna, &mut ben, ROUNDS).await.unwrap();
     let mut floods = JoinSet::new();
     for _ in 0..FLOODERS {
         let mut flooder = Member::enter(&relay, TOPIC).await.unwrap();
@@ -242,16 +243,22 @@ async fn a_pair_keeps_talking_while_others_flood() {
         floods.spawn(async move { while flooder.feed(Class::Bulk, to, numbered(0, 8192)).await.is_ok() {} });
         floods.spawn(async move { while sink.peer.recv().await.is_ok() {} });
     }
-    let flooded = round_trips(&mut anna, &mut ben, 500).await;
+    let forwarded = || relay.metrics().sum("culvert_relay_frames_forwarded_total", &[]);
+    let before = forwarded();
+    let flooded = round_trips(&mut anna, &mut ben, ROUNDS).await;
     let flooded = flooded.context("the pair was cut off by the flood").unwrap();
+    let beside = (forwarded() - before) / ROUNDS as f64;
     floods.shutdown().await;
     let p99 = |times: &[u128]| times[times.len() * 99 / 100];
     measured(&format!(
-        "round trip of a pair, p99: {} us alone, {} us beside {FLOODERS} floods of 8 KiB frames (all in one process)",
+        "round trip of a pair, p99: {} us alone, {} us beside {FLOODERS} floods of 8 KiB frames, \
+         of which {beside:.0} pass for each (all in one process)",
         p99(&calm),
         p99(&flooded)
     ));
-    assert!(p99(&flooded) < 1_000_000, "p99 {} us", p99(&flooded));
+    // Not in time, which is the machine's: in frames of the flood that pass meanwhile. Each flooder has a
+    // queue's worth, 128 of these frames, ahead of it at most, and a round trip waits for its turn twice.
+    assert!(beside < 4.0 * f64::from(FLOODERS) * 128.0, "{beside} frames passed for each round trip");
 }
 
 #[tokio::test]

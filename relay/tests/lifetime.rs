@@ -26,7 +26,7 @@ const NOW: u64 = 2_000_000_000;
 #[tokio::test]
 async fn a_silent_peer_is_closed_as_idle_and_one_that_pings_is_not() {
     let relay = relay(|config| {
-        config.timing.idle = Duration::from_millis(300);
+        config.timing.idle = Duration::from_secs(1);
         config.timing.keepalive = Duration::from_millis(100);
     })
     .await;
@@ -34,7 +34,7 @@ async fn a_silent_peer_is_closed_as_idle_and_one_that_pings_is_not() {
     let closed = async { silent.peer.closed().await.unwrap() };
     let pings = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
-        for token in 0..12 {
+        for token in 0..20 {
             ticks.tick().await;
             alive.peer.sync(token).await.unwrap();
         }
@@ -216,8 +216,8 @@ async fn guests_come_in_on_an_invitation_up_to_the_number_in_the_ticket() {
 async fn a_drain_tells_when_to_go_turns_newcomers_away_and_then_closes() {
     let relay = relay(|config| {
         config.drain.delay = Duration::ZERO;
-        config.drain.window = Duration::from_millis(200);
-        config.drain.grace = Duration::from_millis(200);
+        config.drain.window = Duration::from_secs(1);
+        config.drain.grace = Duration::from_secs(1);
     })
     .await;
     let (mut a, mut b) = pair(&relay).await;
@@ -226,7 +226,7 @@ async fn a_drain_tells_when_to_go_turns_newcomers_away_and_then_closes() {
     let drained = relay.ended(Duration::from_secs(10));
     let peers = async {
         let Frame::Drain { reconnect_in_ms, close_in_ms } = a.peer.recv().await.unwrap() else { panic!() };
-        assert!(reconnect_in_ms <= 200 && close_in_ms == 400);
+        assert!(reconnect_in_ms <= 1000 && close_in_ms == 2000);
         let refused = RawPeer::connect(addr, &RawOptions::plain("localhost")).await.err().unwrap();
         assert!(matches!(refused, RawError::Status(503)), "{refused:?}");
         // Until it goes, everything works.
