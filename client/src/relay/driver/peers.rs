@@ -21,6 +21,9 @@ use crate::relay::roster::Run;
 const MAX_SESSIONS: usize = 256;
 /// Most sessions whose peer has not proved itself yet; a stranger can cause them at will.
 const MAX_HANDSHAKES: usize = 64;
+/// Streams that a peer may open: one lane for messages, one for files. What a hostile peer can make this
+/// end hold grows with them.
+const STREAMS: u16 = 2;
 /// Delay before a peer is greeted again after a handshake that came to nothing; doubles up to the next.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -129,6 +132,7 @@ impl Driver {
             psk: self.settings.psk.clone(),
             close_timeout: self.settings.limit,
             max_message: crate::relay::MAX_MESSAGE,
+            max_streams: STREAMS,
             ..Config::new(self.settings.identity.clone(), self.settings.topic)
         }
     }
