@@ -3,6 +3,7 @@
 //! Nothing here asks anybody: a ticket is verified with configured public keys, an invitation with the
 //! key in the ticket that comes with it. Whatever is not configured is refused.
 
+pub mod revocations;
 pub mod tickets;
 
 use aws_lc_rs::{hmac, signature};
@@ -10,6 +11,7 @@ use culvert_service_kit::Clock;
 use culvert_wire::ticket::{TicketClaims, TicketLimits, Topics};
 use culvert_wire::{Admission, Challenge, Close, Hello, PeerId, TopicId, Transcript, VERSIONS};
 
+pub use revocations::{Revocations, Revoked};
 pub use tickets::{KeyError, TicketKeys};
 
 use crate::config::AdmissionPolicy;

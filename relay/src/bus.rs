@@ -14,16 +14,19 @@
 //! - **Out of reach**: [`Bus::join`] and [`Bus::lookup`] answer with `degraded` instead of failing.
 
 pub mod memory;
+pub mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use culvert_wire::{Class, ConnId, Member, Members, NodeId, TopicId, Verdict};
+use culvert_service_kit::metric_set::Registry;
+use culvert_wire::{Class, ConnId, Member, Members, NodeId, PeerId, TopicId, Verdict};
+
+use crate::admission::Revocations;
 
 /// A payload on its way from one node to another.
-#[derive(Clone, Debug)]
-pub struct Letter {
+#[derive(Clone, Copy, Debug)]
+pub struct Letter<'a> {
     /// The topic that both connections must be in.
     pub topic: TopicId,
     /// The sender's connection, set by its node.
@@ -31,11 +34,11 @@ pub struct Letter {
     /// The receiver; [`ConnId::NONE`] for a broadcast.
     pub to: ConnId,
     /// The sender's peer, which gets no broadcast of its own.
-    pub sender: culvert_wire::PeerId,
+    pub sender: PeerId,
     /// How urgent.
     pub class: Class,
     /// What the sender sent, untouched.
-    pub payload: Bytes,
+    pub payload: &'a [u8],
 }
 
 /// Letters that were not delivered.
@@ -62,22 +65,54 @@ pub struct Arrival {
     pub replaces: ConnId,
 }
 
-/// A node could not take its place in the cluster.
+/// How much a node carries, for whoever looks at the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections of admitted peers.
+    pub connections: usize,
+    /// Their topic memberships.
+    pub memberships: usize,
+}
+
+/// A node cannot be part of the cluster, and waiting would not help.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Every node number is taken.
     #[error("all 65536 node numbers are taken; stop unused nodes")]
     Full,
+    /// What connects the nodes is not fit for it; all that is wrong, a sentence each.
+    #[error("this Redis cannot connect the nodes: {}", .0.join("; "))]
+    Unfit(Vec<String>),
+    /// The nodes that are there speak another version of the bus.
+    #[error(
+        "the cluster speaks bus versions {theirs} and this program speaks {ours}; update the older of the \
+         two, one version at a time"
+    )]
+    Incompatible {
+        /// What a node of the cluster speaks.
+        theirs: String,
+        /// What this program speaks.
+        ours: String,
+    },
 }
 
 /// One node's way to the others. See the module for what it promises.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Takes a node number; what concerns this node goes to `inbox` from here on.
-    async fn attach(&self, inbox: Arc<dyn Inbox>) -> Result<NodeId, AttachError>;
+    /// Begins to take part; what concerns this node goes to `inbox` from here on, its number first
+    /// ([`Inbox::placed`]), which may take as long as the others are out of reach.
+    ///
+    /// # Errors
+    /// Trying again would not help; see [`AttachError`].
+    async fn attach(&self, inbox: Arc<dyn Inbox>, registry: &Registry) -> Result<(), AttachError>;
 
     /// Gives the number back. Letters that are under way to this node become `gone`.
     async fn detach(&self);
+
+    /// Completes when a part of the bus has ended that it cannot do without. Cancel safe.
+    async fn failed(&self) {
+        std::future::pending().await
+    }
 
     /// Tells every other node that has members of the topic, and gives those members.
     ///
@@ -95,13 +130,13 @@ pub trait Bus: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it was not taken.
-    fn forward(&self, letter: Letter) -> Result<(), Verdict>;
+    fn forward(&self, letter: &Letter<'_>) -> Result<(), Verdict>;
 
     /// Queues a letter once for every other node that has members of the topic. Never waits.
     ///
     /// # Errors
     /// For how many nodes it was not taken, and why.
-    fn broadcast(&self, letter: Letter) -> Result<(), (u32, Verdict)>;
+    fn broadcast(&self, letter: &Letter<'_>) -> Result<(), (u32, Verdict)>;
 
     /// Tells the sender's node that letters it was rid of were not delivered after all. Never waits.
     fn report(&self, undelivered: Undelivered);
@@ -113,13 +148,13 @@ pub trait Inbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why that connection did not take it; the bus reports it to the sender's node.
-    fn deliver(&self, letter: &Letter) -> Result<(), Verdict>;
+    fn deliver(&self, letter: &Letter<'_>) -> Result<(), Verdict>;
 
     /// Hands a letter to every member of its topic here, except the sender's own peer.
     ///
     /// # Errors
     /// How many did not take it.
-    fn deliver_broadcast(&self, letter: &Letter) -> Result<(), u32>;
+    fn deliver_broadcast(&self, letter: &Letter<'_>) -> Result<(), u32>;
 
     /// Tells a connection here that letters of its were not delivered.
     fn verdict(&self, undelivered: Undelivered);
@@ -132,6 +167,20 @@ pub trait Inbox: Send + Sync + 'static {
 
     /// The topic's members here.
     fn members(&self, topic: TopicId, limit: usize) -> Members;
+
+    /// Visits every membership of this node's connections. A bus that keeps a register of them uses it
+    /// to register everything anew.
+    fn memberships(&self, visit: &mut dyn FnMut(TopicId, Member));
+
+    /// How much this node carries.
+    fn load(&self) -> Load;
+
+    /// Gives the node its number, or takes it away: without one it has no addresses, so every connection
+    /// is closed as `fenced` and newcomers are refused until there is a number again.
+    fn placed(&self, number: Option<NodeId>);
+
+    /// Replaces what is revoked; live connections under it are closed.
+    fn revoked(&self, revocations: Arc<Revocations>);
 
     /// Tells the connections here that letters from this node may have been lost.
     fn gap(&self, from: NodeId, count: u32);

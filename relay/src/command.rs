@@ -93,7 +93,7 @@ async fn serve(config: Config) -> ExitCode {
     };
     if let (Ok(listen), Ok(admin)) = (relay.local_addr(), relay.admin_addr()) {
         let admin = admin.map_or_else(|| "none".to_owned(), |address| address.to_string());
-        tracing::info!(%listen, admin, node = %relay.id(), "relay listening");
+        tracing::info!(%listen, admin, "relay listening");
     }
     // The signals end with the second one; the relay ends with or without them.
     let drained = {

@@ -61,13 +61,14 @@ pub async fn admit(
     socket: &mut WebSocketStream<Socket>,
     source: Seat,
 ) -> Result<Admitted, Rejected> {
-    let challenge = Challenge { nonce: rand::random(), node: node.id, versions: VERSIONS.to_vec() };
+    let number = node.local().number().ok_or(Close::Fenced)?;
+    let challenge = Challenge { nonce: rand::random(), node: number, versions: VERSIONS.to_vec() };
     send(socket, &Frame::Challenge(challenge.clone())).await?;
     let hello = receive_hello(socket).await?;
     let grant = node.gate.admit(&challenge, &hello)?;
     let seats = node.seat(source, hello.peer, &grant)?;
     let link = loop {
-        let id = ConnId::new(node.id, rand::random());
+        let id = ConnId::new(number, rand::random());
         let outbox = Outbox::new(node.config.limits.queue_bytes, &node.local().budget);
         let link = Link::new(id, hello.peer, hello.generation, outbox);
         let link = Arc::new(link);

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
 use culvert_service_kit::Clock;
 use culvert_wire::limits::HEADER_LEN;
@@ -14,11 +15,12 @@ use culvert_wire::{
 };
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::accounts::{Accounts, Allowance, NoSeat, Seat, Source};
-use crate::admission::{Gate, Grant};
+use crate::admission::{Gate, Grant, Revocations};
 use crate::budget::Budget;
-use crate::bus::{Arrival, Bus, Inbox, Letter, Undelivered};
+use crate::bus::{Arrival, Bus, Inbox, Letter, Load, Undelivered};
 use crate::config::{Config, Limits};
 use crate::link::Link;
 use crate::metrics::Metrics;
@@ -28,11 +30,11 @@ use crate::topics::Topics;
 
 /// More accounts of one kind than this are not kept; a full table refuses new keys.
 const MOST_ACCOUNTS: usize = 1 << 20;
+/// What [`Local`] keeps while the node has no number; every number is smaller.
+const NO_NUMBER: u32 = u32::MAX;
 
 /// One relay node.
 pub struct Node {
-    /// Its number in the cluster.
-    pub id: NodeId,
     /// What it was told to do.
     pub config: Config,
     /// What it counts.
@@ -61,6 +63,10 @@ pub struct Local {
     metrics: Metrics,
     /// What all queues of the node may hold together.
     pub budget: Arc<Budget>,
+    /// The node's number; [`NO_NUMBER`] while it has none.
+    number: AtomicU32,
+    placements: watch::Sender<Option<NodeId>>,
+    revocations: ArcSwap<Revocations>,
 }
 
 /// The seats of one admitted connection; dropping them gives them back.
@@ -75,7 +81,30 @@ impl Local {
     pub fn new(limits: &Limits, metrics: Metrics) -> Arc<Self> {
         let topics = Arc::new(Topics::new(limits.memberships));
         let budget = Budget::new(limits.node_queue_bytes);
-        Arc::new(Self { topics, links: Mutex::default(), metrics, budget })
+        Arc::new(Self {
+            topics,
+            links: Mutex::default(),
+            metrics,
+            budget,
+            number: AtomicU32::new(NO_NUMBER),
+            placements: watch::Sender::new(None),
+            revocations: ArcSwap::default(),
+        })
+    }
+
+    /// The node's number in its cluster, while it has one.
+    pub fn number(&self) -> Option<NodeId> {
+        u16::try_from(self.number.load(Ordering::Acquire)).ok().map(NodeId)
+    }
+
+    /// The node's number and every change of it.
+    pub fn placements(&self) -> watch::Receiver<Option<NodeId>> {
+        self.placements.subscribe()
+    }
+
+    /// Whether an address is of this node.
+    pub fn is_own(&self, conn: ConnId) -> bool {
+        self.number.load(Ordering::Relaxed) == u32::from(conn.node().0)
     }
 
     /// Every connection at the moment.
@@ -83,7 +112,8 @@ impl Local {
         self.links.lock().values().cloned().collect()
     }
 
-    /// Adds an admitted connection; `false` if its address is taken.
+    /// Adds an admitted connection; `false` if its address is taken. One whose number the node has lost
+    /// meanwhile is closed like all the others.
     pub fn add(&self, link: &Arc<Link>) -> bool {
         let mut links = self.links.lock();
         if links.contains_key(&link.id) {
@@ -91,6 +121,9 @@ impl Local {
         }
         links.insert(link.id, link.clone());
         self.metrics.connections.increment(1.0);
+        if !self.is_own(link.id) {
+            link.outbox.close(Close::Fenced);
+        }
         true
     }
 
@@ -170,14 +203,14 @@ pub fn compose(header: Header, payload: &[u8]) -> Bytes {
 }
 
 impl Inbox for Local {
-    fn deliver(&self, letter: &Letter) -> Result<(), Verdict> {
+    fn deliver(&self, letter: &Letter<'_>) -> Result<(), Verdict> {
         let member = self.topics.find(&letter.topic, letter.to).ok_or(Verdict::Gone)?;
         let header = deliver_header(letter.class, false, member.handle, letter.from);
-        member.link.outbox.push(letter.from, letter.class, compose(header, &letter.payload))
+        member.link.outbox.push(letter.from, letter.class, compose(header, letter.payload))
     }
 
-    fn deliver_broadcast(&self, letter: &Letter) -> Result<(), u32> {
-        match self.broadcast(&letter.topic, letter.from, letter.sender, letter.class, &letter.payload).1 {
+    fn deliver_broadcast(&self, letter: &Letter<'_>) -> Result<(), u32> {
+        match self.broadcast(&letter.topic, letter.from, letter.sender, letter.class, letter.payload).1 {
             0 => Ok(()),
             refused => Err(refused),
         }
@@ -207,6 +240,27 @@ impl Inbox for Local {
         self.topics.list(&topic, ConnId::NONE, limit)
     }
 
+    fn memberships(&self, visit: &mut dyn FnMut(TopicId, Member)) {
+        self.topics.visit(|topic, member| visit(*topic, member.link.member()));
+    }
+
+    fn load(&self) -> Load {
+        Load { connections: self.connections(), memberships: self.topics.memberships() }
+    }
+
+    fn placed(&self, number: Option<NodeId>) {
+        self.number.store(number.map_or(NO_NUMBER, |node| u32::from(node.0)), Ordering::Release);
+        // Every connection has an address of the number before this one.
+        for link in self.links() {
+            link.outbox.close(Close::Fenced);
+        }
+        self.placements.send_replace(number);
+    }
+
+    fn revoked(&self, revocations: Arc<Revocations>) {
+        self.revocations.store(revocations);
+    }
+
     fn gap(&self, _from: NodeId, count: u32) {
         for link in self.links() {
             self.metrics.gaps.increment(1);
@@ -224,15 +278,8 @@ impl Inbox for Local {
 }
 
 impl Node {
-    /// Puts a node together from its parts; `id` is what the bus gave for `local`.
-    pub fn new(
-        id: NodeId,
-        config: Config,
-        gate: Gate,
-        clock: Clock,
-        bus: Arc<dyn Bus>,
-        local: Arc<Local>,
-    ) -> Self {
+    /// Puts a node together from its parts.
+    pub fn new(config: Config, gate: Gate, clock: Clock, bus: Arc<dyn Bus>, local: Arc<Local>) -> Self {
         let limits = &config.limits;
         let allowance =
             |connections, frames, bytes| Allowance { connections, openings: Rate::UNLIMITED, frames, bytes };
@@ -244,7 +291,6 @@ impl Node {
         let tenant = allowance(limits.connections_per_tenant, limits.tenant_frames, limits.tenant_bytes);
         let guest = allowance(u32::MAX, Rate::UNLIMITED, Rate::UNLIMITED);
         Self {
-            id,
             sources: Accounts::new(source, MOST_ACCOUNTS),
             peers: Accounts::new(peer, MOST_ACCOUNTS),
             tenants: Accounts::new(tenant, MOST_ACCOUNTS),

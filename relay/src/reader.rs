@@ -201,7 +201,7 @@ impl Reader {
         let sent = match self.routes.topic(handle) {
             None => Err(Verdict::NotAllowed),
             Some(_) if class < self.most_urgent => Err(Verdict::NotAllowed),
-            Some(_) if to.node() == self.node.id => self.send_local(class, handle, to, payload),
+            Some(_) if self.node.local().is_own(to) => self.send_local(class, handle, to, payload),
             Some(topic) => self.send_remote(class, topic, to, payload),
         };
         match sent {
@@ -230,13 +230,13 @@ impl Reader {
         to: ConnId,
         payload: &[u8],
     ) -> Result<Route, Verdict> {
-        self.node.bus.forward(self.letter(class, topic, to, payload))?;
+        self.node.bus.forward(&self.letter(class, topic, to, payload))?;
         Ok(Route::Remote)
     }
 
-    fn letter(&self, class: Class, topic: TopicId, to: ConnId, payload: &[u8]) -> Letter {
+    fn letter<'a>(&self, class: Class, topic: TopicId, to: ConnId, payload: &'a [u8]) -> Letter<'a> {
         let (from, sender) = (self.link.id, self.link.peer);
-        Letter { topic, from, to, sender, class, payload: Bytes::copy_from_slice(payload) }
+        Letter { topic, from, to, sender, class, payload }
     }
 
     fn broadcast(&mut self, class: Class, handle: Handle, payload: Bytes) {
@@ -258,7 +258,7 @@ impl Reader {
             self.undelivered(key(Verdict::Full), refused);
         }
         if let Err((count, verdict)) =
-            self.node.bus.broadcast(self.letter(class, topic, ConnId::NONE, &payload))
+            self.node.bus.broadcast(&self.letter(class, topic, ConnId::NONE, &payload))
         {
             self.undelivered(key(verdict), count);
         }
@@ -279,7 +279,7 @@ impl Reader {
                 verdict: Verdict::Gone,
                 count: rest.count,
             };
-            if rest.sender.node() == self.node.id {
+            if self.node.local().is_own(rest.sender) {
                 self.node.local().verdict(undelivered);
             } else {
                 self.node.bus.report(undelivered);

@@ -10,9 +10,10 @@ use culvert_service_kit::lifecycle::{self, Drained};
 use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
-use culvert_wire::{Close, Frame, VERSIONS};
+use culvert_wire::{Close, Frame, NodeId, VERSIONS};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -92,8 +93,8 @@ impl Relay {
         let admin = config.admin_listen.map(listen).transpose()?;
         let gate = Gate::new(&config.admission, names(&config, certificates.clone()), clock.clone())?;
         let local = Local::new(&config.limits, metrics);
-        let id = bus.attach(local.clone()).await?;
-        let node = Arc::new(Node::new(id, config, gate, clock, bus, local));
+        bus.attach(local.clone(), &registry).await?;
+        let node = Arc::new(Node::new(config, gate, clock, bus, local));
         Ok(Self { node, listener, admin, certificates, acceptor, registry, readiness: Readiness::new() })
     }
 
@@ -118,9 +119,9 @@ impl Relay {
         self.registry.clone()
     }
 
-    /// The node's number in its cluster.
-    pub fn id(&self) -> culvert_wire::NodeId {
-        self.node.id
+    /// The node's number in its cluster, and every change of it.
+    pub fn placements(&self) -> watch::Receiver<Option<NodeId>> {
+        self.node.local().placements()
     }
 
     /// Serves until `shutdown` asks to drain, then drains, step by step, and returns when all is over.
@@ -145,12 +146,12 @@ impl Relay {
             });
         }
         let door = Listener::new(node.clone(), acceptor, shutdown.clone());
-        readiness.set(true, "serving");
         let guard = shutdown.guard("accept loop");
         let work = async {
             let _guard = guard;
             tokio::join!(
                 door.accept(listener, &peers),
+                watch_placement(&node, &readiness),
                 node.sweep(),
                 watch_keys(&node),
                 watch_certificates(certificates),
@@ -159,6 +160,8 @@ impl Relay {
         };
         let drained = tokio::select! {
             _ = work => Drained::CutOff,
+            // The guard goes with the branch that is dropped: a node without its bus drains.
+            () = node.bus.failed() => drain(&node, &readiness, &shutdown, &peers).await,
             drained = drain(&node, &readiness, &shutdown, &peers) => drained,
         };
         shutdown.kill();
@@ -211,6 +214,23 @@ fn names(
         names.iter().any(|name| name_matches(name, host))
             || certificates.as_ref().is_some_and(|certificates| certificates.covers(host))
             || (loopback && matches!(host, "localhost" | "127.0.0.1" | "::1"))
+    }
+}
+
+/// Ready as long as the node has a number: without one it has no addresses to give.
+async fn watch_placement(node: &Node, readiness: &Readiness) {
+    let mut placements = node.local().placements();
+    loop {
+        match *placements.borrow_and_update() {
+            Some(node) => {
+                tracing::info!(%node, "the node has a place in the cluster");
+                readiness.set(true, "serving");
+            }
+            None => readiness.set(false, "without a place in the cluster"),
+        }
+        if placements.changed().await.is_err() {
+            return;
+        }
     }
 }
 

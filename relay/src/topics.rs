@@ -100,6 +100,15 @@ impl Topics {
         }
     }
 
+    /// Calls `visit` for every membership, one shard after the other.
+    pub fn visit(&self, mut visit: impl FnMut(&TopicId, &LocalMember)) {
+        for shard in &self.shards {
+            for (topic, members) in shard.lock().iter() {
+                members.values().for_each(|member| visit(topic, member));
+            }
+        }
+    }
+
     /// Lists at most `limit` members, without `except`.
     pub fn list(&self, topic: &TopicId, except: ConnId, limit: usize) -> Members {
         let mut all = Members::default();
@@ -115,7 +124,6 @@ impl Topics {
     }
 
     /// Memberships in all.
-    #[cfg(test)]
     pub fn memberships(&self) -> usize {
         self.memberships.load(Ordering::Relaxed)
     }

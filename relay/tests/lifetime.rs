@@ -14,6 +14,7 @@ use culvert_relay::bus::{Arrival, AttachError, Bus, Inbox, Letter, Undelivered};
 use culvert_relay::config::{AdmissionPolicy, TicketPolicy};
 use culvert_service_kit::Clock;
 use culvert_service_kit::lifecycle::Drained;
+use culvert_service_kit::metric_set::Registry;
 use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawError, RawOptions, RawPeer, tickets};
 use culvert_wire::ticket::{TicketClaims, Topics};
@@ -259,8 +260,9 @@ struct Defective;
 
 #[async_trait::async_trait]
 impl Bus for Defective {
-    async fn attach(&self, _: Arc<dyn Inbox>) -> Result<NodeId, AttachError> {
-        Ok(NodeId(0))
+    async fn attach(&self, inbox: Arc<dyn Inbox>, _: &Registry) -> Result<(), AttachError> {
+        inbox.placed(Some(NodeId(0)));
+        Ok(())
     }
     async fn detach(&self) {}
     async fn join(&self, _: TopicId, _: Arrival, _: usize) -> Members {
@@ -270,10 +272,10 @@ impl Bus for Defective {
     async fn lookup(&self, _: TopicId, _: usize) -> Members {
         Members::default()
     }
-    fn forward(&self, _: Letter) -> Result<(), Verdict> {
+    fn forward(&self, _: &Letter<'_>) -> Result<(), Verdict> {
         Ok(())
     }
-    fn broadcast(&self, _: Letter) -> Result<(), (u32, Verdict)> {
+    fn broadcast(&self, _: &Letter<'_>) -> Result<(), (u32, Verdict)> {
         Ok(())
     }
     fn report(&self, _: Undelivered) {}

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use culvert_service_kit::metric_set::Registry;
 use culvert_wire::{ConnId, Member, Members, NodeId, TopicId, Verdict};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
+
+use crate::admission::Revocations;
 
 use super::{Arrival, AttachError, Bus, Inbox, Letter, Undelivered};
 
@@ -21,6 +24,7 @@ pub struct Hub {
     nodes: RwLock<BTreeMap<NodeId, Arc<dyn Inbox>>>,
     cuts: RwLock<HashSet<(NodeId, NodeId)>>,
     lost: Mutex<HashMap<(NodeId, NodeId), u32>>,
+    revocations: Mutex<Arc<Revocations>>,
 }
 
 impl Hub {
@@ -52,6 +56,16 @@ impl Hub {
         for node in [a, b] {
             let still = self.cuts.read().iter().any(|(from, _)| *from == node);
             self.tell(node, |inbox| inbox.degraded(still));
+        }
+    }
+
+    /// Replaces what is revoked, on every node.
+    pub fn revoke(&self, revocations: Revocations) {
+        let revocations = Arc::new(revocations);
+        *self.revocations.lock() = revocations.clone();
+        let inboxes: Vec<_> = self.nodes.read().values().cloned().collect();
+        for inbox in inboxes {
+            inbox.revoked(revocations.clone());
         }
     }
 
@@ -117,13 +131,16 @@ impl MemoryBus {
 
 #[async_trait]
 impl Bus for MemoryBus {
-    async fn attach(&self, inbox: Arc<dyn Inbox>) -> Result<NodeId, AttachError> {
+    async fn attach(&self, inbox: Arc<dyn Inbox>, _: &Registry) -> Result<(), AttachError> {
         let mut nodes = self.hub.nodes.write();
         let node = (0..=u16::MAX).map(NodeId).find(|node| !nodes.contains_key(node));
         let node = node.ok_or(AttachError::Full)?;
-        nodes.insert(node, inbox);
+        nodes.insert(node, inbox.clone());
+        drop(nodes);
         *self.node.write() = Some(node);
-        Ok(node)
+        inbox.placed(Some(node));
+        inbox.revoked(self.hub.revocations.lock().clone());
+        Ok(())
     }
 
     async fn detach(&self) {
@@ -151,20 +168,20 @@ impl Bus for MemoryBus {
         self.gather(limit, |inbox| inbox.members(topic, limit))
     }
 
-    fn forward(&self, letter: Letter) -> Result<(), Verdict> {
+    fn forward(&self, letter: &Letter<'_>) -> Result<(), Verdict> {
         let (from, to) = (letter.from.node(), letter.to.node());
         let inbox = self.hub.nodes.read().get(&to).cloned().ok_or(Verdict::Gone)?;
         if self.hub.is_cut(from, to) {
             self.lose(from, to);
             return Err(Verdict::Unreachable);
         }
-        inbox.deliver(&letter)
+        inbox.deliver(letter)
     }
 
-    fn broadcast(&self, letter: Letter) -> Result<(), (u32, Verdict)> {
+    fn broadcast(&self, letter: &Letter<'_>) -> Result<(), (u32, Verdict)> {
         let from = letter.from.node();
         for inbox in self.others().0 {
-            if let Err(count) = inbox.deliver_broadcast(&letter) {
+            if let Err(count) = inbox.deliver_broadcast(letter) {
                 self.hub.tell(from, |sender| {
                     sender.verdict(Undelivered {
                         topic: Some(letter.topic),

@@ -12,11 +12,14 @@ use culvert_service_kit::lifecycle::Drained;
 use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::{Clock, Shutdown};
 use culvert_wire::NodeId;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Metrics;
 use crate::raw::RawOptions;
 
+/// Longest wait for a node to get its number.
+const PLACED: Duration = Duration::from_secs(30);
 /// Longest wait for a node to end once it is killed.
 const END: Duration = Duration::from_secs(30);
 
@@ -24,7 +27,7 @@ const END: Duration = Duration::from_secs(30);
 pub struct Embedded {
     addr: SocketAddr,
     admin: Option<SocketAddr>,
-    id: NodeId,
+    placements: watch::Receiver<Option<NodeId>>,
     shutdown: Shutdown,
     registry: Registry,
     running: JoinSet<Drained>,
@@ -49,7 +52,7 @@ impl Embedded {
     /// # Errors
     /// It does not start.
     pub async fn start(config: Config) -> Result<Self> {
-        Self::serve(Relay::bind(config).await?)
+        Self::serve(Relay::bind(config).await?).await
     }
 
     /// A node with this configuration on a bus and with a clock of the test's.
@@ -57,15 +60,19 @@ impl Embedded {
     /// # Errors
     /// It does not start.
     pub async fn start_on(bus: Arc<dyn Bus>, config: Config, clock: Clock) -> Result<Self> {
-        Self::serve(Relay::bind_to(config, bus, clock).await?)
+        Self::serve(Relay::bind_to(config, bus, clock).await?).await
     }
 
-    fn serve(relay: Relay) -> Result<Self> {
-        let (addr, admin, id) = (relay.local_addr()?, relay.admin_addr()?, relay.id());
+    /// Waits for the node's number, so that it admits peers when this returns.
+    async fn serve(relay: Relay) -> Result<Self> {
+        let (addr, admin, placements) = (relay.local_addr()?, relay.admin_addr()?, relay.placements());
         let (shutdown, registry) = (Shutdown::new(), relay.registry());
         let mut running = JoinSet::new();
         running.spawn(relay.run(shutdown.clone()));
-        Ok(Self { addr, admin, id, shutdown, registry, running })
+        let mut placed = placements.clone();
+        let placed = tokio::time::timeout(PLACED, placed.wait_for(Option::is_some)).await;
+        placed.context("the node got no number in time")?.context("the node has ended")?;
+        Ok(Self { addr, admin, placements, shutdown, registry, running })
     }
 
     /// Where peers connect.
@@ -79,8 +86,16 @@ impl Embedded {
     }
 
     /// Its number in its cluster.
+    ///
+    /// # Panics
+    /// It has none at the moment.
     pub fn id(&self) -> NodeId {
-        self.id
+        self.number().expect("the node has a number")
+    }
+
+    /// Its number in its cluster, while it has one.
+    pub fn number(&self) -> Option<NodeId> {
+        *self.placements.borrow()
     }
 
     /// Its URL for clients, in clear text.
