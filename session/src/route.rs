@@ -1,6 +1,6 @@
 //! Which path to the peer is in use.
 //!
-//! Two rules, and the second one bends the first for a moment:
+//! Three rules; the second and the third bend the first for a moment:
 //!
 //! - An authentic packet with a higher number than any before, on another path, means that the peer
 //!   moved: adopt that path (the rule of WireGuard and QUIC). A late packet from a dead node has a
@@ -8,6 +8,9 @@
 //! - When the driver moved this end, the peer goes on sending to the old path until it hears from the
 //!   new one. For [`HOLD`], or until the peer is heard on the new path, its packets do not pull the
 //!   route back.
+//! - Where several ways work, two ends that moved at the same moment would follow each other past each
+//!   other for ever. So one of them, the handshake's responder, stays for [`FOLLOWED`] where it followed,
+//!   or until it hears the peer there.
 
 use std::time::Duration;
 
@@ -16,15 +19,30 @@ use crate::PathId;
 /// How long a path chosen by the driver stays without a sign of the peer on it: a few round trips.
 pub(crate) const HOLD: Duration = Duration::from_secs(2);
 
+/// How long a path stays on which the peer was followed, at the end that does not begin.
+pub(crate) const FOLLOWED: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 pub(crate) struct Route {
     current: Option<PathId>,
     hold: Option<Duration>,
+    last_heard: Option<PathId>,
+    yields: bool,
 }
 
 impl Route {
     pub(crate) fn new(path: PathId) -> Self {
-        Self { current: Some(path), hold: None }
+        Self { current: Some(path), hold: None, last_heard: None, yields: false }
+    }
+
+    /// The end that yields is the first to stay where it followed the other.
+    pub(crate) fn yields(&mut self) {
+        self.yields = true;
+    }
+
+    /// The path of the last authentic packet.
+    pub(crate) fn last_heard(&self) -> Option<PathId> {
+        self.last_heard
     }
 
     pub(crate) fn current(&self) -> Option<PathId> {
@@ -45,6 +63,7 @@ impl Route {
 
     /// Takes note of an authentic packet on `path`; whether the route moved there.
     pub(crate) fn heard(&mut self, now: Duration, path: PathId, newest: bool) -> bool {
+        self.last_heard = Some(path);
         if self.current == Some(path) {
             self.hold = None;
             return false;
@@ -53,7 +72,7 @@ impl Route {
             return false;
         }
         self.current = Some(path);
-        self.hold = None;
+        self.hold = self.yields.then_some(now + FOLLOWED);
         true
     }
 }
@@ -84,6 +103,18 @@ mod tests {
         assert!(route.heard(T, OLD, true), "now the peer moved back");
         route.choose(T, NEW);
         assert!(route.heard(T + HOLD, OLD, true), "the new path never worked");
+    }
+
+    #[test]
+    fn the_end_that_yields_stays_for_a_moment_where_it_followed() {
+        let mut route = Route::new(OLD);
+        route.yields();
+        assert!(route.heard(T, NEW, true));
+        assert!(!route.heard(T, OLD, true), "the peer is on its way here");
+        assert!(!route.heard(T, NEW, true));
+        assert!(route.heard(T, OLD, true), "it was here and moved back");
+        assert!(route.heard(T + FOLLOWED, NEW, true), "it did not come");
+        assert_eq!(route.last_heard(), Some(NEW));
     }
 
     #[test]

@@ -282,6 +282,26 @@ impl Session {
         self.route.current()
     }
 
+    /// The path on which the peer was last heard, with an authentic packet, and when.
+    pub fn heard(&self) -> Option<(PathId, Duration)> {
+        Some((self.route.last_heard()?, self.channel.as_ref()?.heard))
+    }
+
+    /// Since when something that was sent waits for a sign of the peer; `None` while nothing does.
+    pub fn unanswered(&self) -> Option<Duration> {
+        match &self.opening {
+            Some(opening) => opening.deadline.checked_sub(self.config.handshake_timeout),
+            None => self.channel.as_ref()?.unanswered,
+        }
+    }
+
+    /// Asks the peer for a sign, on the path in use; without effect before the handshake is over.
+    pub fn ask(&mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.pending.ping = true;
+        }
+    }
+
     /// Passes on what the carrier said about `path`. Never ends a session.
     pub fn hint(&mut self, path: PathId, hint: Hint) {
         if self.route.current() != Some(path) || self.phase == Phase::Handshake {

@@ -73,6 +73,61 @@ fn without_a_path_nothing_is_sent_and_nothing_is_forgotten() {
     assert_eq!(pair.read_all(1, stream).len(), 1);
 }
 
+/// Two ways between the same two peers work, and each peer was moved to another one at the same moment.
+#[test]
+fn two_ends_that_chose_different_paths_at_once_agree_on_one() {
+    let mut pair = Pair::default();
+    let stream = pair.stream(Priority::NORMAL);
+    pair.ends[0].send(stream, bytes(1)).unwrap();
+    pair.exchange();
+    let back = pair.ends[1].open_stream(Priority::NORMAL).unwrap();
+    pair.ends[0].set_path(pair.now, NEW_PATH);
+    pair.ends[1].set_path(pair.now, PathId(3));
+    for _ in 0..1000 {
+        pair.ends[0].send(stream, bytes(10)).unwrap();
+        pair.ends[1].send(back, bytes(10)).unwrap();
+        let mut packets = pair.drain(0);
+        packets.extend(pair.drain(1));
+        pair.now += 5 * MS;
+        for packet in &packets {
+            pair.deliver(packet);
+        }
+        for end in &mut pair.ends {
+            if end.next_timeout().is_some_and(|at| at <= pair.now) {
+                end.handle_timeout(pair.now);
+            }
+        }
+        pair.poll();
+        pair.read_all(0, back);
+        pair.read_all(1, stream);
+    }
+    assert_eq!(pair.ends[0].path(), pair.ends[1].path());
+    let changes = pair.ends.each_ref().map(|end| end.counters().path_changes);
+    assert!(changes.iter().all(|changes| *changes <= 4), "{changes:?}");
+}
+
+#[test]
+fn what_waits_for_a_sign_of_the_peer_is_told_until_there_is_one() {
+    let mut pair = Pair::default();
+    let stream = pair.stream(Priority::NORMAL);
+    pair.ends[0].send(stream, bytes(1)).unwrap();
+    pair.exchange();
+    pair.advance(SECOND);
+    assert_eq!(pair.ends[0].unanswered(), None);
+    let asked = pair.now;
+    pair.ends[0].ask();
+    let packets = pair.drain(0);
+    assert_eq!((packets.len(), pair.ends[0].unanswered()), (1, Some(asked)));
+    pair.now += SECOND;
+    pair.ends[0].send(stream, bytes(1)).unwrap();
+    pair.drain(0);
+    assert_eq!(pair.ends[0].unanswered(), Some(asked), "since the first of them");
+    pair.deliver(&packets[0]);
+    pair.exchange();
+    assert_eq!(pair.ends[0].unanswered(), None);
+    assert_eq!(pair.ends[0].heard(), Some((PATH, pair.now)));
+}
+
 #[test]
 fn a_hint_of_loss_brings_one_probe_and_its_answer_what_was_lost() {
     let mut pair = Pair::default();

@@ -26,6 +26,8 @@ pub(super) struct Channel {
     pub(super) recovery: Recovery,
     /// When the peer was last heard.
     pub(super) heard: Duration,
+    /// Since when something that was sent waits for a sign of the peer.
+    pub(super) unanswered: Option<Duration>,
     /// When the last ping was sent for want of a sign of the peer.
     pub(super) pinged: Duration,
     pub(super) pending: Pending,
@@ -65,6 +67,7 @@ impl Channel {
             received: Received::default(),
             recovery: Recovery::new(),
             heard: now,
+            unanswered: None,
             pinged: now,
             pending: Pending::default(),
             farewell_sent: false,
@@ -123,6 +126,9 @@ impl Channel {
         content: Option<Content>,
         out: &mut Vec<u8>,
     ) {
+        if content.is_some() {
+            self.unanswered.get_or_insert(now);
+        }
         self.send.seal(self.recovery.next_number(), DATA_HEADER, out);
         self.recovery.sent(now, class, out.len(), content);
     }

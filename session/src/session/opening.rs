@@ -173,6 +173,9 @@ impl Session {
 
     fn authenticated(&mut self, outcome: &Outcome, initiator: bool) {
         self.streams.set_role(initiator);
+        if !initiator {
+            self.route.yields();
+        }
         self.peer = Some(outcome.peer);
         self.binding = Some(outcome.binding);
         self.opening = None;

@@ -44,6 +44,7 @@ impl Session {
             Opened::Packet { newest, frames } => (newest, frames),
         };
         channel.heard = now;
+        channel.unanswered = None;
         self.confirmed();
         if matches!(self.phase, Phase::Closed { .. }) {
             return self.after_the_end(now, number, frames);
