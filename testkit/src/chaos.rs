@@ -194,11 +194,12 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let target = *shared.target.lock();
     let both = tokio::time::timeout(CONNECT_DEADLINE, shared.ends(client, target));
     let Ok(Ok((client, server))) = both.await else { return };
+    let Ok(source) = server.local_addr() else { return };
     let tape = shared.capture.lock().as_ref().map(Capture::tape);
     let (connection, control) = {
         // Under one lock, so that a change for all connections meets this one or its defaults.
         let defaults = shared.defaults.lock();
-        let pair = ChaosConnection::new(*defaults);
+        let pair = ChaosConnection::new(source, *defaults);
         shared.connections.lock().push(pair.0.clone());
         pair
     };

@@ -1,5 +1,6 @@
 //! One connection through the proxy: its controls, and the task that obeys them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::capture::Tape;
 /// Controls of one connection. Cheap to clone.
 #[derive(Clone)]
 pub struct ChaosConnection {
+    source: SocketAddr,
     faults: Arc<watch::Sender<Faults>>,
     cut: Arc<watch::Sender<Option<Cut>>>,
     moved: watch::Receiver<Moved>,
@@ -37,12 +39,17 @@ pub(super) struct Control {
 }
 
 impl ChaosConnection {
-    pub(super) fn new(faults: Faults) -> (Self, Control) {
+    pub(super) fn new(source: SocketAddr, faults: Faults) -> (Self, Control) {
         let faults = watch::Sender::new(faults);
         let cut = watch::Sender::new(None);
         let (moved, progress) = watch::channel(Moved::default());
         let control = Control { faults: faults.subscribe(), cut: cut.subscribe(), moved };
-        (Self { faults: Arc::new(faults), cut: Arc::new(cut), moved: progress }, control)
+        (Self { source, faults: Arc::new(faults), cut: Arc::new(cut), moved: progress }, control)
+    }
+
+    /// The address from which the target sees it coming, such as `CLIENT LIST` of Redis shows it.
+    pub fn source(&self) -> SocketAddr {
+        self.source
     }
 
     /// Changes the faults of this connection.

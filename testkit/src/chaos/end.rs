@@ -1,6 +1,7 @@
 //! One end of a proxied connection, in clear text or TLS, with a way to reset it.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,12 +17,20 @@ pub(super) enum End {
 impl End {
     /// Closes so that the other side sees a reset instead of an end.
     pub(super) fn reset(self) {
-        let stream = match &self {
+        // It fails on a socket that is reset already.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Its address on this side.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().local_addr()
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
             End::Plain(stream) => stream,
             End::Tls(stream) => stream.get_ref().0,
-        };
-        // It fails on a socket that is reset already.
-        let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
     }
 }
 

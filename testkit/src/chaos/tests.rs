@@ -64,6 +64,17 @@ async fn it_passes_and_records_both_directions_and_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_is_known_by_the_address_that_the_target_sees() {
+    let Line { proxy, server, connection, listener, .. } = line().await;
+    assert_eq!(connection.source(), server.peer_addr().unwrap());
+    let _second = TcpStream::connect(proxy.addr()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    proxy.accepted(2, SOON).await.unwrap();
+    let sources: Vec<SocketAddr> = proxy.connections().iter().map(ChaosConnection::source).collect();
+    assert_eq!(sources, [connection.source(), server.peer_addr().unwrap()]);
+}
+
+#[tokio::test]
 async fn a_stalled_connection_keeps_its_bytes_and_delivers_them_later() {
     let Line { proxy, mut client, mut server, .. } = line().await;
     proxy.stall();
