@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 pub use output::{Line, Output, Source};
-pub use resources::{Resources, resources};
+pub use resources::{Resources, Thread, resources, threads};
 pub use rustix::process::Signal;
 
 /// How often a port is tried and a process' memory is read.
@@ -226,6 +226,14 @@ impl Process {
     /// It has ended.
     pub fn resources(&self) -> Result<Resources> {
         resources(self.pid)
+    }
+
+    /// The threads that it has now, with the processor time of each.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads(&self) -> Result<Vec<Thread>> {
+        threads(self.pid)
     }
 
     /// Whether it still runs.

@@ -15,6 +15,17 @@ pub struct Resources {
     pub cpu: Duration,
 }
 
+/// One thread of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id; the first thread has the pid of its process.
+    pub id: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Its processor time, in user and in kernel mode, to the nanosecond (`schedstat`).
+    pub cpu: Duration,
+}
+
 /// Reads them for a process of this machine.
 ///
 /// # Errors
@@ -34,4 +45,24 @@ pub fn resources(pid: u32) -> Result<Resources> {
     let ticks = ticks(14).zip(ticks(15)).map(|(user, system)| user + system).context("no times in stat")?;
     let cpu = Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?;
     Ok(Resources { resident: kib("VmRSS:")?, peak_resident: kib("VmHWM:")?, cpu })
+}
+
+/// The threads that a process has now, the first one first. What ended threads used is not in them.
+///
+/// # Errors
+/// It does not run.
+pub fn threads(pid: u32) -> Result<Vec<Thread>> {
+    let mut threads = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
+        let entry = entry?;
+        let id = entry.file_name().to_string_lossy().parse().context("not a thread id")?;
+        // A thread that ended since the folder was read is left out.
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file));
+        let (Ok(name), Ok(schedstat)) = (read("comm"), read("schedstat")) else { continue };
+        let nanoseconds = schedstat.split(' ').next().and_then(|first| first.parse().ok());
+        let cpu = Duration::from_nanos(nanoseconds.context("no processor time in schedstat")?);
+        threads.push(Thread { id, name: name.trim_end().to_owned(), cpu });
+    }
+    threads.sort_by_key(|thread| thread.id);
+    Ok(threads)
 }

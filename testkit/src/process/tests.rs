@@ -70,6 +70,9 @@ async fn the_peak_of_memory_and_the_processor_time_are_those_of_the_process() {
         let used = process.resources().unwrap();
         assert!(used.peak_resident >= 20_000_000 && used.resident <= used.peak_resident, "{used:?}");
         assert!(used.cpu > Duration::ZERO);
+        let threads = process.threads().unwrap();
+        assert_eq!((threads.len(), threads[0].id, &*threads[0].name), (1, process.pid(), "sh"));
+        assert!(threads[0].cpu > Duration::ZERO);
         process.end_stdin();
         process.wait(SOON).await.unwrap();
     };
