@@ -4,7 +4,7 @@
 #   ./test.sh           all tests
 #   ./test.sh --full    the large ones in full size as well: 1 GiB through a killed relay, 5,000 idle peers
 #
-# Needs Rust and a C compiler. Debian packages that the tests run (squid, microsocks, ...) are installed
+# Needs Rust and a C compiler. Debian packages that the tests run (squid, redis-server, ...) are installed
 # when they are missing, mitmproxy into the target folder; nothing is skipped, so what cannot be installed
 # is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
@@ -38,6 +38,10 @@ needed_files() {
 /usr/bin/openssl openssl
 /usr/bin/microsocks microsocks
 /usr/bin/taskset util-linux
+/usr/bin/stdbuf coreutils
+/usr/bin/redis-server redis-server
+/usr/bin/redis-cli redis-tools
+/usr/sbin/haproxy haproxy
 LIST
     # The module that makes virtual environments has the version of Python in its path.
     if ! /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then

@@ -1,7 +1,7 @@
-//! Where the programs under test are.
+//! Where the programs under test are, and those of others that the tests run.
 //!
 //! `test.sh` builds them once and says where (`CULVERT_BIN_DIR`); without it the first test that needs
-//! one builds both, in release, as users run them.
+//! one builds both, in release, as users run them. The others are installed by `test.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,16 @@ pub async fn relay() -> Result<PathBuf> {
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The first of these programs that exists.
+pub(crate) fn installed(candidates: &[&str], package: &str) -> Result<PathBuf> {
+    match candidates.iter().map(Path::new).find(|path| path.is_file()) {
+        Some(path) => Ok(path.to_owned()),
+        None => {
+            bail!("{} is missing: run ./test.sh once, or apt-get install {package}", candidates.join(", "))
+        }
+    }
 }
 
 async fn find(name: &str) -> Result<PathBuf> {

@@ -6,10 +6,6 @@ mod mitmproxy;
 mod socks;
 mod squid;
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Result, bail};
-
 pub use mitmproxy::{MITMDUMP, Mitmproxy};
 pub use socks::Socks;
 pub use squid::Squid;
@@ -45,16 +41,6 @@ impl Credentials {
 fn url(scheme: &str, port: u16, credentials: Option<&Credentials>) -> String {
     let user = credentials.map(|c| c.in_url() + "@").unwrap_or_default();
     format!("{scheme}://{user}127.0.0.1:{port}")
-}
-
-/// The first of these programs that exists.
-fn program(candidates: &[&str], package: &str) -> Result<PathBuf> {
-    match candidates.iter().map(Path::new).find(|path| path.is_file()) {
-        Some(path) => Ok(path.to_owned()),
-        None => {
-            bail!("{} is missing: run ./test.sh once, or apt-get install {package}", candidates.join(", "))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::{Credentials, program, url};
-use crate::binaries::workspace;
+use super::{Credentials, url};
+use crate::binaries::{installed, workspace};
 use crate::process::{Plan, Process, free_port};
 
 /// The variable that names `mitmdump` where it is not in the usual places.
@@ -73,9 +73,6 @@ fn mitmdump() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(MITMDUMP) {
         return Ok(path.into());
     }
-    let installed = workspace().join("target/test-tools/mitmproxy/bin/mitmdump");
-    program(
-        &[installed.to_str().context("the workspace's path is no UTF-8")?, "/usr/bin/mitmdump"],
-        "mitmproxy",
-    )
+    let own = workspace().join("target/test-tools/mitmproxy/bin/mitmdump");
+    installed(&[own.to_str().context("the workspace's path is no UTF-8")?, "/usr/bin/mitmdump"], "mitmproxy")
 }

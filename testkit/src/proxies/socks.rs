@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Credentials, program, url};
+use super::{Credentials, url};
+use crate::binaries::installed;
 use crate::process::{Plan, Process, free_port};
 
 /// It only binds a port.
@@ -24,7 +25,7 @@ impl Socks {
     /// microsocks is not installed, or does not start.
     pub async fn start(credentials: Option<Credentials>) -> Result<Self> {
         let port = free_port()?;
-        let mut plan = Plan::new("microsocks", program(&["/usr/bin/microsocks"], "microsocks")?).args([
+        let mut plan = Plan::new("microsocks", installed(&["/usr/bin/microsocks"], "microsocks")?).args([
             "-i",
             "127.0.0.1",
             "-p",

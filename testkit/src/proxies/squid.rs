@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::{Credentials, program, url};
+use super::{Credentials, url};
+use crate::binaries::installed;
 use crate::process::{Plan, Process, Source, free_port};
 
 /// squid opens its helpers and files first; 30 times what it needs on an idle machine.
@@ -31,13 +32,13 @@ impl Squid {
     /// # Errors
     /// squid or openssl is not installed, or squid does not start.
     pub async fn start(credentials: Option<Credentials>) -> Result<Self> {
-        let squid = program(&["/usr/sbin/squid"], "squid")?;
+        let squid = installed(&["/usr/sbin/squid"], "squid")?;
         let folder = tempfile::Builder::new().prefix("culvert-squid-").tempdir()?;
         // Started by root, squid becomes the user `proxy`, who must read and write here.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777))?;
         let mut authentication = String::from("http_access allow CONNECT\n");
         if let Some(credentials) = &credentials {
-            let helper = program(&["/usr/lib/squid/basic_ncsa_auth"], "squid")?;
+            let helper = installed(&["/usr/lib/squid/basic_ncsa_auth"], "squid")?;
             let passwords = folder.path().join("passwords");
             std::fs::write(
                 &passwords,
@@ -104,7 +105,7 @@ fn configuration(folder: &Path, port: u16, authentication: &str) -> String {
 
 /// The password as `basic_ncsa_auth` keeps it (Apache's MD5; crypt would stop at 8 bytes).
 async fn hash(password: &str) -> Result<String> {
-    let openssl = program(&["/usr/bin/openssl"], "openssl")?;
+    let openssl = installed(&["/usr/bin/openssl"], "openssl")?;
     let mut process =
         Plan::new("openssl passwd", openssl).args(["passwd", "-apr1", "-stdin"]).with_stdin().start()?;
     process.feed(format!("{password}\n").as_bytes()).await?;

@@ -69,9 +69,8 @@ impl RelayPlan {
 
     /// Admits whoever knows this token.
     #[must_use]
-    pub fn access_token(mut self, token: &str) -> Self {
-        self.environment.push(("CULVERT_RELAY_ACCESS_TOKEN".into(), token.into()));
-        self
+    pub fn access_token(self, token: &str) -> Self {
+        self.env("CULVERT_RELAY_ACCESS_TOKEN", token)
     }
 
     /// Admits tickets signed by this issuer.
@@ -82,6 +81,13 @@ impl RelayPlan {
         let path = self.folder.path().join(format!("{}.pem", issuer.peer().short()));
         std::fs::write(&path, issuer.public_pem())?;
         Ok(self.set("ticket-keys", path))
+    }
+
+    /// One environment variable, for settings that are secrets.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((key.into(), value.into()));
+        self
     }
 
     /// One setting of `culvert-relay`, by its name.
@@ -105,7 +111,13 @@ impl RelayPlan {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    fn admin_addr(&self) -> SocketAddr {
+    /// The scheme of its URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.raw.tls.is_some() { "wss" } else { "ws" }
+    }
+
+    /// Where operators will look.
+    pub fn admin_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.admin).into()
     }
 
@@ -144,8 +156,11 @@ impl RelayProcess {
 
     /// Its URL for clients.
     pub fn url(&self) -> String {
-        let scheme = if self.plan.raw.tls.is_some() { "wss" } else { "ws" };
-        format!("{scheme}://localhost:{}", self.plan.port)
+        format!("{}://localhost:{}", self.scheme(), self.plan.port)
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        self.plan.scheme()
     }
 
     /// How raw peers reach it.
@@ -175,7 +190,25 @@ impl RelayProcess {
     /// # Errors
     /// It has ended.
     pub fn terminate(&self) -> Result<()> {
-        self.process.signal(Signal::TERM)
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends a signal to it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// `SIGTERM`, and waits until it has drained and ended with success.
+    ///
+    /// # Errors
+    /// It does not end within `deadline`, or ends otherwise; the error shows its output.
+    pub async fn drain(mut self, deadline: Duration) -> Result<RelayPlan> {
+        self.terminate()?;
+        self.process.succeeds(deadline).await?;
+        Ok(self.plan)
     }
 
     /// Memory and processor time up to now.
@@ -200,6 +233,11 @@ impl RelayProcess {
     /// It does not answer.
     pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
         get(self.plan.admin_addr(), path).await
+    }
+
+    /// An error that shows its output.
+    pub fn failure(&self, what: &str) -> anyhow::Error {
+        self.process.failure(what)
     }
 
     /// The process, for signals and output.
