@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// The address from which it connects to backends. Relays that believe the PROXY header of this address
 /// alone can also be reached directly, from the loopback address that everybody else has.
-pub const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 100, 1);
 
 /// One server behind the balancer. It need not run yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
