@@ -50,22 +50,30 @@ pub struct Account {
     openings: Bucket,
     frames: Bucket,
     bytes: Bucket,
+    parts: Arc<AtomicU32>,
 }
 
 impl Account {
-    fn new(allowance: &Allowance) -> Self {
+    fn new(allowance: &Allowance, parts: &Arc<AtomicU32>) -> Self {
         Self {
             connections: AtomicU32::new(0),
             limit: allowance.connections,
             openings: Bucket::new(allowance.openings),
             frames: Bucket::new(allowance.frames),
             bytes: Bucket::new(allowance.bytes),
+            parts: parts.clone(),
         }
     }
 
     /// Charges a batch and gives the pause that pays for it.
     pub fn charge(&self, now: u64, frames: u64, bytes: u64) -> Duration {
-        self.frames.charge(now, frames).max(self.bytes.charge(now, bytes))
+        let parts = self.parts();
+        self.frames.charge_part(now, frames, parts).max(self.bytes.charge_part(now, bytes, parts))
+    }
+
+    /// Into how many equal parts its connections and rates are divided, of which one is here.
+    fn parts(&self) -> u32 {
+        self.parts.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -84,13 +92,19 @@ pub enum NoSeat {
 pub struct Accounts<K> {
     allowance: Allowance,
     most: usize,
+    parts: Arc<AtomicU32>,
     accounts: Mutex<HashMap<K, Arc<Account>>>,
 }
 
 impl<K: Eq + Hash> Accounts<K> {
     /// No accounts yet, and never more than `most`.
     pub fn new(allowance: Allowance, most: usize) -> Self {
-        Self { allowance, most, accounts: Mutex::default() }
+        Self::divided(allowance, most, Arc::new(AtomicU32::new(1)))
+    }
+
+    /// The same for one of `parts` equal parts of everything but the openings; their number may change.
+    pub fn divided(allowance: Allowance, most: usize, parts: Arc<AtomicU32>) -> Self {
+        Self { allowance, most, parts, accounts: Mutex::default() }
     }
 
     /// Opens one connection on an account; dropping the seat closes it.
@@ -107,9 +121,11 @@ impl<K: Eq + Hash> Accounts<K> {
                 return Err(NoSeat::Accounts);
             }
         }
-        let account = accounts.entry(key).or_insert_with(|| Arc::new(Account::new(&self.allowance)));
+        let new = || Arc::new(Account::new(&self.allowance, &self.parts));
+        let account = accounts.entry(key).or_insert_with(new);
         // Counted under the lock, so that two arrivals cannot both take the last seat.
-        let limit = limit.map_or(account.limit, |limit| limit.min(account.limit));
+        let own = (account.limit / account.parts()).max(1);
+        let limit = limit.map_or(own, |limit| limit.min(own));
         if account.connections.load(Ordering::Relaxed) >= limit {
             return Err(NoSeat::Connections);
         }
@@ -160,6 +176,8 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
     const ALLOWANCE: Allowance = Allowance {
         connections: 2,
         openings: Rate { per_second: 10, burst: 3 },
@@ -177,6 +195,22 @@ mod tests {
         assert!(accounts.sit("a", None, 0).is_ok());
         assert_eq!(accounts.sit("a", None, 0).err(), Some(NoSeat::Openings), "the burst is used up");
         assert_eq!(accounts.sit("b", Some(0), 0).err(), Some(NoSeat::Connections), "a lower limit");
+    }
+
+    #[test]
+    fn a_divided_account_allows_its_part_and_never_less_than_one() {
+        let parts = Arc::new(AtomicU32::new(2));
+        let rate = Rate::per_second(10);
+        let allowance = Allowance { openings: Rate::UNLIMITED, frames: rate, ..ALLOWANCE };
+        let accounts = Accounts::divided(allowance, 10, parts.clone());
+        let first = accounts.sit("a", None, 0).ok().unwrap();
+        assert_eq!(accounts.sit("a", None, 0).err(), Some(NoSeat::Connections), "half of two");
+        assert_eq!(first.account().charge(0, 10, 0), Duration::from_secs(1));
+        parts.store(9, Ordering::Relaxed);
+        assert!(accounts.sit("b", None, 0).is_ok());
+        parts.store(1, Ordering::Relaxed);
+        let _second = accounts.sit("a", None, 0).ok().unwrap();
+        assert_eq!(first.account().charge(3 * SECOND, 10, 0), Duration::ZERO, "the whole again");
     }
 
     #[test]

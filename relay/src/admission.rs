@@ -6,12 +6,15 @@
 pub mod revocations;
 pub mod tickets;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use aws_lc_rs::{hmac, signature};
 use culvert_service_kit::Clock;
 use culvert_wire::ticket::{TicketClaims, TicketLimits, Topics};
 use culvert_wire::{Admission, Challenge, Close, Hello, PeerId, TopicId, Transcript, VERSIONS};
 
-pub use revocations::{Revocations, Revoked};
+pub use revocations::{Credentials, Revocations, Revoked};
 pub use tickets::{KeyError, TicketKeys};
 
 use crate::config::AdmissionPolicy;
@@ -30,18 +33,18 @@ pub struct Grant {
     pub limits: TicketLimits,
     /// When it ends, seconds since 1970.
     pub expires_at: Option<u64>,
-    /// For a guest: who invited it, under which ticket.
+    /// The id of the ticket; a guest's is the one that it was invited under.
+    pub ticket: Option<Arc<str>>,
+    /// For a guest: who invited it.
     pub invited: Option<Invited>,
 }
 
-/// Under which ticket a guest came in.
+/// How a guest came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invited {
-    /// The inviting peer.
+    /// The inviting peer, whose ticket it is.
     pub by: PeerId,
-    /// The ticket's id.
-    pub ticket: String,
-    /// How many guests may be connected to this node at once under it.
+    /// How many guests may be connected to this node at once under the ticket.
     pub guests: u32,
 }
 
@@ -52,6 +55,7 @@ impl Grant {
             topics: Topics::All,
             limits: TicketLimits::default(),
             expires_at: None,
+            ticket: None,
             invited: None,
         }
     }
@@ -62,8 +66,15 @@ impl Grant {
             topics: claims.topics,
             limits: claims.limits,
             expires_at: Some(claims.exp),
+            ticket: Some(claims.jti.into()),
             invited: None,
         }
+    }
+
+    /// What can be revoked of it, once it is the peer's.
+    pub fn credentials(&self, peer: PeerId) -> Credentials {
+        let inviter = self.invited.as_ref().map(|invited| invited.by);
+        Credentials { peer, ticket: self.ticket.clone(), inviter }
     }
 
     /// Whether it opens the topic.
@@ -79,10 +90,12 @@ pub struct Gate {
     tickets: Option<TicketKeys>,
     names: Box<dyn Fn(&str) -> bool + Send + Sync>,
     clock: Clock,
+    revocations: Arc<ArcSwap<Revocations>>,
 }
 
 impl Gate {
-    /// A door with this policy. `knows_name` says whether a host name is one of this relay's.
+    /// A door with this policy. `knows_name` says whether a host name is one of this relay's;
+    /// `revocations` is what the bus says at any moment.
     ///
     /// # Errors
     /// A key file that cannot be read or holds no Ed25519 public key.
@@ -90,6 +103,7 @@ impl Gate {
         policy: &AdmissionPolicy,
         knows_name: impl Fn(&str) -> bool + Send + Sync + 'static,
         clock: Clock,
+        revocations: Arc<ArcSwap<Revocations>>,
     ) -> Result<Self, KeyError> {
         let token = policy.access_token.as_ref();
         Ok(Self {
@@ -98,6 +112,7 @@ impl Gate {
             tickets: policy.tickets.as_ref().map(TicketKeys::load).transpose()?,
             names: Box::new(knows_name),
             clock,
+            revocations,
         })
     }
 
@@ -121,6 +136,11 @@ impl Gate {
         signature::UnparsedPublicKey::new(&signature::ED25519, &hello.peer.0)
             .verify(&transcript.signed(&hello.admission), &hello.signature)
             .map_err(|_| Close::BadSignature)?;
+        let grant = self.grant(hello, &transcript)?;
+        self.still_valid(&hello.peer, grant)
+    }
+
+    fn grant(&self, hello: &Hello, transcript: &Transcript) -> Result<Grant, Close> {
         match &hello.admission {
             Admission::None if self.open => Ok(Grant::unrestricted()),
             Admission::None => Err(Close::NotAdmitted),
@@ -151,11 +171,16 @@ impl Gate {
     pub fn renew(&self, peer: &PeerId, grant: &Grant, ticket: &str) -> Result<Grant, Close> {
         let claims = self.ticket(ticket)?;
         match &grant.invited {
-            None if claims.sub == *peer => Ok(Grant::by_ticket(claims)),
+            None if claims.sub == *peer => self.still_valid(peer, Grant::by_ticket(claims)),
             None => Err(Close::TicketForeign),
             // A guest's invitation has its own end, which only a new link moves.
             Some(_) => Err(Close::InvitationInvalid),
         }
+    }
+
+    fn still_valid(&self, peer: &PeerId, grant: Grant) -> Result<Grant, Close> {
+        let revoked = self.revocations.load().cover(&grant.credentials(*peer), self.clock.unix_seconds());
+        if revoked { Err(Close::Revoked) } else { Ok(grant) }
     }
 
     fn ticket(&self, ticket: &str) -> Result<TicketClaims, Close> {
@@ -176,7 +201,8 @@ impl Gate {
             topics: Topics::Only(vec![claims.topic]),
             limits: ticket.limits.narrowed_by(&claims.limits),
             expires_at: Some(claims.exp.min(ticket.exp)),
-            invited: Some(Invited { by: ticket.sub, ticket: ticket.jti, guests: ticket.invites }),
+            ticket: Some(ticket.jti.into()),
+            invited: Some(Invited { by: ticket.sub, guests: ticket.invites }),
             tenant: ticket.tenant,
         })
     }

@@ -111,7 +111,7 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Completes when a part of the bus has ended that it cannot do without. Cancel safe.
     async fn failed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Tells every other node that has members of the topic, and gives those members.
@@ -181,6 +181,9 @@ pub trait Inbox: Send + Sync + 'static {
 
     /// Replaces what is revoked; live connections under it are closed.
     fn revoked(&self, revocations: Arc<Revocations>);
+
+    /// How many nodes the cluster has, this one included; 1 until it is said.
+    fn nodes(&self, count: u32);
 
     /// Tells the connections here that letters from this node may have been lost.
     fn gap(&self, from: NodeId, count: u32);

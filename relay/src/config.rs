@@ -78,12 +78,16 @@ pub struct Limits {
     pub connections_per_peer: u32,
     /// Connections of one tenant.
     pub connections_per_tenant: u32,
+    /// Where the limits of a tenant hold.
+    pub tenant_scope: TenantScope,
     /// New connections a second from one source address.
     pub handshakes_per_source: Rate,
     /// Topics that one connection may be in.
     pub topics_per_connection: u16,
     /// Topic memberships of the whole node.
     pub memberships: usize,
+    /// Members of one topic, on all nodes together.
+    pub members_per_topic: usize,
     /// Frames a second from one connection.
     pub connection_frames: Rate,
     /// Payload bytes a second from one connection.
@@ -114,6 +118,16 @@ pub struct Limits {
     pub read_buffer: usize,
     /// Bytes written to a connection's socket at once.
     pub write_buffer: usize,
+}
+
+/// Where the limits of a tenant hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TenantScope {
+    /// On each node.
+    #[default]
+    Node,
+    /// In the whole cluster: each node allows an equal part.
+    Cluster,
 }
 
 /// How long things may take.
@@ -151,9 +165,11 @@ impl Default for Limits {
             connections_per_source: 10_000,
             connections_per_peer: 32,
             connections_per_tenant: 20_000,
+            tenant_scope: TenantScope::Node,
             handshakes_per_source: Rate { per_second: 500, burst: 5_000 },
             topics_per_connection: 64,
             memberships: 1_000_000,
+            members_per_topic: 4096,
             connection_frames: Rate { per_second: 1_000_000, burst: 1_000_000 },
             connection_bytes: Rate { per_second: 2 << 30, burst: 2 << 30 },
             peer_frames: Rate::UNLIMITED,

@@ -70,7 +70,7 @@ pub async fn admit(
     let link = loop {
         let id = ConnId::new(number, rand::random());
         let outbox = Outbox::new(node.config.limits.queue_bytes, &node.local().budget);
-        let link = Link::new(id, hello.peer, hello.generation, outbox);
+        let link = Link::new(id, hello.generation, grant.credentials(hello.peer), outbox);
         let link = Arc::new(link);
         if node.local().add(&link) {
             break link;

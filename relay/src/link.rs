@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use culvert_wire::{ConnId, Generation, Member, PeerId};
+use parking_lot::Mutex;
 
+use crate::admission::{Credentials, Revocations};
 use crate::outbox::Outbox;
 
 /// One admitted connection, shared by everyone who sends to it.
@@ -16,6 +18,7 @@ pub struct Link {
     pub generation: Generation,
     /// What waits to be written to it.
     pub outbox: Outbox,
+    credentials: Mutex<Credentials>,
     departures: AtomicU32,
     received: AtomicU64,
     paused: AtomicBool,
@@ -23,16 +26,27 @@ pub struct Link {
 
 impl Link {
     /// A connection that is in no topic yet.
-    pub fn new(id: ConnId, peer: PeerId, generation: Generation, outbox: Outbox) -> Self {
+    pub fn new(id: ConnId, generation: Generation, credentials: Credentials, outbox: Outbox) -> Self {
         Self {
             id,
-            peer,
+            peer: credentials.peer,
             generation,
             outbox,
+            credentials: Mutex::new(credentials),
             departures: AtomicU32::new(0),
             received: AtomicU64::new(0),
             paused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether what it is admitted under is revoked at `now`, in seconds since 1970.
+    pub fn is_revoked(&self, revocations: &Revocations, now: u64) -> bool {
+        revocations.cover(&self.credentials.lock(), now)
+    }
+
+    /// Goes on under these.
+    pub fn renew(&self, credentials: Credentials) {
+        *self.credentials.lock() = credentials;
     }
 
     /// As a member of a topic.

@@ -107,6 +107,10 @@ culvert_service_kit::metric_set! {
         pub bytes_forwarded: counter "culvert_relay_bytes_forwarded_total" { class: Class = Class::ALL, Class::name },
         /// Payload frames that were not delivered, by the verdict their sender got.
         pub undeliverable: counter "culvert_relay_undeliverable_total" { verdict: Verdict = Verdict::ALL, Verdict::name },
+        /// Payload frames of which nobody could be told that they were not delivered, because their sender was gone.
+        pub verdicts_orphaned: counter "culvert_relay_verdicts_orphaned_total",
+        /// Payload frames taken from a connection's queue to be written to its socket: what counts as delivered.
+        pub frames_delivered: counter "culvert_relay_frames_delivered_total",
         /// Frames written to peers, the relay's own included.
         pub frames_written: counter "culvert_relay_frames_written_total",
         /// Times the queues of a connection were drained into one write.
@@ -121,6 +125,10 @@ culvert_service_kit::metric_set! {
         pub joins_refused: counter "culvert_relay_joins_refused_total" { refusal: culvert_wire::JoinRefusal = culvert_wire::JoinRefusal::ALL, culvert_wire::JoinRefusal::name },
         /// Gaps announced to connections because the bus lost frames.
         pub gaps: counter "culvert_relay_gaps_total",
+        /// Bytes that the queues of all connections hold, in pieces of 32 KiB, of at most node-queue-bytes.
+        pub queued_bytes: gauge "culvert_relay_queued_bytes",
+        /// 1 while the node has no number in its cluster, so that it admits nobody, 0 otherwise.
+        pub unplaced: gauge "culvert_relay_unplaced",
         /// 1 while the rest of the cluster is out of reach, 0 otherwise.
         pub degraded: gauge "culvert_relay_degraded",
     }

@@ -175,14 +175,16 @@ impl Outbox {
         }
     }
 
-    /// Reports `count` more undelivered frames.
-    pub fn report(&self, key: VerdictKey, count: u32) {
+    /// Reports `count` more undelivered frames; `false` once closed, when nobody can be told.
+    pub fn report(&self, key: VerdictKey, count: u32) -> bool {
         let mut queue = self.queue.lock();
-        if queue.close.is_none() {
-            let total = queue.verdicts.entry(key).or_default();
-            *total = total.saturating_add(count);
-            queue.wake_writer();
+        if queue.close.is_some() {
+            return false;
         }
+        let total = queue.verdicts.entry(key).or_default();
+        *total = total.saturating_add(count);
+        queue.wake_writer();
+        true
     }
 
     /// Waits until fewer than `below` different verdicts wait. One waiter at a time; cancel safe.
@@ -231,7 +233,8 @@ impl Outbox {
             .collect()
     }
 
-    /// Moves what is ready, at most about `max_bytes`, into `out`; one waiter at a time; cancel safe.
+    /// Moves what is ready, at most about `max_bytes`, into `out`, and says how many of those frames are
+    /// peers'. One waiter at a time; cancel safe.
     ///
     /// # Errors
     /// The reason of [`Outbox::close`], after everything of the relay's own was taken.
@@ -240,18 +243,20 @@ impl Outbox {
         out: &mut Vec<Bytes>,
         max_bytes: usize,
         cx: &Context<'_>,
-    ) -> Poll<Result<(), Close>> {
+    ) -> Poll<Result<usize, Close>> {
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
         let mut room = max_bytes;
+        let mut own = out.len();
         if !queue.held || queue.close.is_some() {
             queue.take_own(out, &mut room);
+            own = out.len();
             if queue.close.is_none() {
                 queue.take_classes(out, &mut room);
             }
         }
         if !out.is_empty() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(out.len() - own));
         }
         if let Some(close) = queue.close {
             return Poll::Ready(Err(close));

@@ -56,10 +56,16 @@ impl Bucket {
 
     /// Takes `units` out, even below empty, and gives the pause that pays for it; zero while in credit.
     pub fn charge(&self, now: u64, units: u64) -> Duration {
+        self.charge_part(now, units, 1)
+    }
+
+    /// The same as if rate and burst were one `parts`th of what they are, but at least one unit a second.
+    pub fn charge_part(&self, now: u64, units: u64, parts: u32) -> Duration {
         if self.unit_cost == 0 {
             return Duration::ZERO;
         }
-        let cost = units.saturating_mul(self.unit_cost) / FRACTION;
+        let unit_cost = self.unit_cost.saturating_mul(u64::from(parts)).min(SECOND * FRACTION);
+        let cost = units.saturating_mul(unit_cost) / FRACTION;
         let fill = |full_at: u64| Some(full_at.max(now).saturating_add(cost));
         let before =
             self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill).unwrap_or_default();
@@ -118,6 +124,16 @@ mod tests {
         assert_eq!(fast.charge(0, 10_000_000_000), Duration::ZERO);
         let pause = fast.charge(0, 10_000_000_000);
         assert!(pause > Duration::from_millis(900) && pause < Duration::from_millis(1100), "{pause:?}");
+    }
+
+    #[test]
+    fn a_part_of_a_rate_is_never_less_than_one_unit_a_second() {
+        let bucket = Bucket::new(Rate::per_second(100));
+        assert_eq!(bucket.charge_part(0, 25, 4), Duration::ZERO, "a fourth of the burst");
+        assert_eq!(bucket.charge_part(0, 25, 4), Duration::from_secs(1));
+        let slow = Bucket::new(Rate::per_second(2));
+        slow.charge_part(0, 1, 1000);
+        assert_eq!(slow.charge_part(0, 10, 1000), Duration::from_secs(10));
     }
 
     #[test]

@@ -266,11 +266,13 @@ impl Reader {
 
     fn undelivered(&mut self, key: VerdictKey, count: u32) {
         self.ledger.undelivered(key.verdict, count);
-        self.link.outbox.report(key, count);
+        if !self.link.outbox.report(key, count) {
+            self.node.metrics.verdicts_orphaned.increment(u64::from(count));
+        }
     }
 
-    /// Tells the senders of what this connection did not take before it ended. It must be closed.
-    pub fn report_rest(&self) {
+    /// Tells the senders of what this connection did not take before it was closed.
+    fn report_rest(&self) {
         for rest in self.link.outbox.take_rest() {
             let undelivered = Undelivered {
                 topic: self.routes.topic(rest.handle),
@@ -298,6 +300,7 @@ impl Reader {
         if let Some(refusal) = refusal {
             return self.refuse(topic, refusal);
         }
+        // From here on nothing but the answer is written, ahead of all that is said meanwhile.
         self.link.outbox.hold();
         let known = self.routes.handle_of(&topic);
         let handle = known.unwrap_or_else(|| self.routes.enter(topic));
@@ -306,12 +309,7 @@ impl Reader {
             // Entered first, read after: of two that join at the same time, one sees the other.
             let member = LocalMember { link: self.link.clone(), handle };
             if self.node.topics.enter(topic, member).is_err() {
-                self.routes.exit(handle);
-                self.node.metrics.joins_refused[JoinRefusal::Limited].increment(1);
-                return self
-                    .link
-                    .outbox
-                    .release(&Frame::JoinRefused { topic, refusal: JoinRefusal::Limited });
+                return self.undo_join(topic, handle);
             }
             self.node.metrics.memberships.increment(1.0);
             self.node.local().announce(topic, &arrival);
@@ -326,7 +324,20 @@ impl Reader {
         members.total += remote.total;
         members.degraded = remote.degraded;
         members.list.extend(remote.list);
+        // Nobody but the cluster knows how many members there are, and it says so only when asked to join.
+        let most = self.node.config.limits.members_per_topic;
+        if known.is_none() && usize::try_from(members.total).is_ok_and(|others| others >= most) {
+            return self.undo_join(topic, handle);
+        }
         self.link.outbox.release(&Frame::Joined { handle, topic, members });
+    }
+
+    fn undo_join(&mut self, topic: TopicId, handle: Handle) {
+        self.routes.exit(handle);
+        self.exit(topic);
+        let refusal = JoinRefusal::Limited;
+        self.node.metrics.joins_refused[refusal].increment(1);
+        self.link.outbox.release(&Frame::JoinRefused { topic, refusal });
     }
 
     async fn lookup(&mut self, topic: TopicId) {
@@ -367,6 +378,8 @@ impl Reader {
                     usize::from(max_topics(self.node.config.limits.topics_per_connection, &grant));
                 self.most_urgent = grant.limits.highest_class.unwrap_or(Class::Control);
                 let expires_at = grant.expires_at;
+                self.link.renew(grant.credentials(self.link.peer));
+                self.node.local().close_if_revoked(&self.link);
                 self.grant = grant;
                 self.leave_closed_topics();
                 self.expiry.send_replace(expires_at);
@@ -412,8 +425,12 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// However the connection ends, nobody keeps it as a member.
+    /// However the connection ends, nobody keeps it as a member and every frame is accounted for.
     fn drop(&mut self) {
+        // Its own reason comes first; there is none if its task panicked or the node is killed.
+        self.link.outbox.close(Close::Internal);
+        self.ledger.settle(&self.node.metrics);
+        self.report_rest();
         let topics: Vec<TopicId> = self.routes.topics().map(|(_, topic)| topic).collect();
         for topic in topics {
             self.exit(topic);

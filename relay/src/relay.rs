@@ -91,8 +91,9 @@ impl Relay {
             |address| listener::bind(address).map_err(|source| StartError::Listen { address, source });
         let listener = listen(config.listen)?;
         let admin = config.admin_listen.map(listen).transpose()?;
-        let gate = Gate::new(&config.admission, names(&config, certificates.clone()), clock.clone())?;
-        let local = Local::new(&config.limits, metrics);
+        let local = Local::new(&config.limits, metrics, clock.clone());
+        let names = names(&config, certificates.clone());
+        let gate = Gate::new(&config.admission, names, clock.clone(), local.revocations())?;
         bus.attach(local.clone(), &registry).await?;
         let node = Arc::new(Node::new(config, gate, clock, bus, local));
         Ok(Self { node, listener, admin, certificates, acceptor, registry, readiness: Readiness::new() })

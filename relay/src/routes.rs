@@ -97,6 +97,7 @@ mod tests {
     use culvert_wire::{Generation, PeerId};
 
     use super::*;
+    use crate::admission::Credentials;
     use crate::budget::Budget;
     use crate::outbox::Outbox;
     use crate::topics::LocalMember;
@@ -106,8 +107,8 @@ mod tests {
     fn receiver(topics: &Topics, conn: u64) -> ConnId {
         let link = Link::new(
             ConnId(conn),
-            PeerId([1; 32]),
             Generation(1),
+            Credentials::of(PeerId([1; 32])),
             Outbox::new(1024, &Budget::new(usize::MAX)),
         );
         topics.enter(TOPIC, LocalMember { link: Arc::new(link), handle: Handle(9) }).unwrap();
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_left_is_not_found_although_it_was_remembered() {
-        let topics = Topics::new(1000);
+        let topics = Topics::new(1000, 1000);
         let mut routes = Routes::default();
         let handle = routes.enter(TOPIC);
         let to = receiver(&topics, 1);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn nothing_is_found_without_the_topic_or_after_leaving_it() {
-        let topics = Topics::new(1000);
+        let topics = Topics::new(1000, 1000);
         let mut routes = Routes::default();
         let to = receiver(&topics, 1);
         assert!(routes.find(&topics, Handle(1), to).is_none());
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let topics = Topics::new(1000);
+        let topics = Topics::new(1000, 1000);
         let mut routes = Routes::default();
         let handle = routes.enter(TOPIC);
         for conn in 0..1000 {

@@ -30,19 +30,21 @@ pub struct Topics {
     shards: Vec<Mutex<HashMap<TopicId, Roster>>>,
     memberships: AtomicUsize,
     limit: usize,
+    limit_per_topic: usize,
 }
 
-/// The node holds as many memberships as it may.
+/// The node holds as many memberships as it may, or this topic does.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl Topics {
-    /// No memberships, and at most `limit` of them.
-    pub fn new(limit: usize) -> Self {
+    /// No memberships, and at most `limit` of them, `limit_per_topic` in one topic.
+    pub fn new(limit: usize, limit_per_topic: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             memberships: AtomicUsize::new(0),
             limit,
+            limit_per_topic,
         }
     }
 
@@ -60,11 +62,13 @@ impl Topics {
             self.memberships.fetch_sub(1, Ordering::Relaxed);
             return Err(Full);
         }
-        let before = self.shard(&topic).lock().entry(topic).or_default().insert(member.link.id, member);
-        if before.is_some() {
+        let mut shard = self.shard(&topic).lock();
+        let members = shard.entry(topic).or_default();
+        let full = members.len() >= self.limit_per_topic && !members.contains_key(&member.link.id);
+        if full || members.insert(member.link.id, member).is_some() {
             self.memberships.fetch_sub(1, Ordering::Relaxed);
         }
-        Ok(())
+        if full { Err(Full) } else { Ok(()) }
     }
 
     /// Takes a connection out; `false` if it was not in.
@@ -134,14 +138,15 @@ mod tests {
     use culvert_wire::{Generation, PeerId};
 
     use super::*;
+    use crate::admission::Credentials;
     use crate::budget::Budget;
     use crate::outbox::Outbox;
 
     fn member(conn: u64) -> LocalMember {
         let link = Link::new(
             ConnId(conn),
-            PeerId([1; 32]),
             Generation(1),
+            Credentials::of(PeerId([1; 32])),
             Outbox::new(1024, &Budget::new(usize::MAX)),
         );
         LocalMember { link: Arc::new(link), handle: Handle(1) }
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn members_come_and_go_and_an_empty_topic_is_forgotten() {
-        let topics = Topics::new(10);
+        let topics = Topics::new(10, 10);
         let topic = TopicId([7; 32]);
         let first = member(1);
         topics.enter(topic, first.clone()).unwrap();
@@ -168,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_full_node_refuses_and_forgets_nothing() {
-        let topics = Topics::new(2);
+        let topics = Topics::new(2, 10);
         for n in 0..2 {
             topics.enter(TopicId([n; 32]), member(u64::from(n))).unwrap();
         }
@@ -177,8 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_topic_refuses_newcomers_only() {
+        let (topics, topic) = (Topics::new(10, 1), TopicId([7; 32]));
+        let first = member(1);
+        topics.enter(topic, first.clone()).unwrap();
+        assert_eq!(topics.enter(topic, member(2)), Err(Full));
+        topics.enter(topic, first).unwrap();
+        topics.enter(TopicId([8; 32]), member(2)).unwrap();
+        assert_eq!(topics.memberships(), 2);
+    }
+
+    #[test]
     fn a_large_topic_is_sampled_and_counted() {
-        let topics = Topics::new(100);
+        let topics = Topics::new(100, 100);
         let topic = TopicId([7; 32]);
         for n in 0..50 {
             topics.enter(topic, member(n)).unwrap();

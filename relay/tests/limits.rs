@@ -1,14 +1,18 @@
-//! Limits on connections: by source address, peer, tenant and node; and who the source really is.
+//! Limits on connections: by source address, peer, tenant and node; on the members of a topic; and who
+//! the source really is.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
 mod common;
 
-use common::{peer_as, relay};
+use common::{TOPIC, node, pair_across, peer, peer_as, relay};
+use culvert_relay::bus::memory::Hub;
+use culvert_relay::config::TenantScope;
 use culvert_relay::quota::Rate;
+use culvert_service_kit::Clock;
 use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawError, RawOptions, RawPeer, raw};
-use culvert_wire::{Close, ConnId};
+use culvert_wire::{Close, ConnId, Frame, JoinRefusal, TopicId};
 use tokio::io::AsyncWriteExt;
 
 async fn hello(relay: &Embedded, options: &RawOptions, identity: &Identity) -> Result<RawPeer, RawError> {
@@ -71,6 +75,60 @@ async fn one_tenant_has_only_so_many_connections() {
     let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
     assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
     relay.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_has_its_limits_on_every_node_unless_they_are_the_clusters() {
+    let hub = Hub::new();
+    let start = async |scope| {
+        node(hub.bus(), Clock::system(), |config| {
+            config.limits.connections_per_tenant = 3;
+            config.limits.tenant_scope = scope;
+        })
+        .await
+    };
+    let (own, part) = (start(TenantScope::Node).await, start(TenantScope::Cluster).await);
+    let connect = async |relay: &Embedded| {
+        hello(relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.map_err(|error| error.close())
+    };
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(connect(&own).await.unwrap());
+    }
+    open.push(connect(&part).await.unwrap());
+    assert_eq!(connect(&part).await.err(), Some(Some(Close::Overloaded)), "half of three");
+    own.kill().await.unwrap();
+    for _ in 0..2 {
+        open.push(connect(&part).await.unwrap());
+    }
+    assert_eq!(connect(&part).await.err(), Some(Some(Close::Overloaded)), "alone again, all three");
+    part.kill().await.unwrap();
+}
+
+/// Neither on the node that holds them all nor on one that holds none.
+#[tokio::test]
+async fn a_topic_has_only_so_many_members_wherever_they_are() {
+    let hub = Hub::new();
+    let start = async || node(hub.bus(), Clock::system(), |config| config.limits.members_per_topic = 2).await;
+    let (left, right) = (start().await, start().await);
+    let (mut a, b) = pair_across(&left, &right).await;
+    for node in [&left, &right] {
+        let mut third = peer(node).await;
+        let refused = third.peer.join(TOPIC).await.unwrap_err();
+        assert!(matches!(refused, RawError::Refused(JoinRefusal::Limited)), "{refused:?}");
+        let came = a.until(|frame| matches!(frame, Frame::PeerJoined { .. })).await;
+        assert!(matches!(came, Frame::PeerJoined { member, .. } if member.conn == third.conn));
+        a.until(|frame| matches!(frame, Frame::PeerLeft { conn, .. } if *conn == third.conn)).await;
+        third.join(TopicId([9; 32])).await;
+    }
+    a.join(TOPIC).await;
+    drop(b);
+    a.until(|frame| matches!(frame, Frame::PeerLeft { .. })).await;
+    peer(&left).await.join(TOPIC).await;
+    let memberships = |node: &Embedded| node.metrics().sum("culvert_relay_memberships", &[]);
+    assert!(memberships(&left) >= 2.0 && memberships(&right) <= 1.0);
+    left.kill().await.unwrap();
+    right.kill().await.unwrap();
 }
 
 #[tokio::test]

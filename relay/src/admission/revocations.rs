@@ -3,6 +3,8 @@
 //! The list comes from the bus, whole each time, so every node holds the same. An entry ends by itself
 //! once whatever it revokes has expired.
 
+use std::sync::Arc;
+
 use culvert_wire::PeerId;
 use hashbrown::HashMap;
 
@@ -22,6 +24,24 @@ pub enum Revoked {
     Peer(PeerId),
 }
 
+/// Under what a connection is admitted, as far as it can be revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Whose connection it is.
+    pub peer: PeerId,
+    /// The id of its ticket, or of the one that it was invited under.
+    pub ticket: Option<Arc<str>>,
+    /// Who invited it.
+    pub inviter: Option<PeerId>,
+}
+
+impl Credentials {
+    /// Those of a peer that came in without a ticket.
+    pub fn of(peer: PeerId) -> Self {
+        Self { peer, ticket: None, inviter: None }
+    }
+}
+
 impl Revocations {
     /// Revokes until `until`, in seconds since 1970; of two ends the later one counts.
     pub fn add(&mut self, revoked: Revoked, until: u64) {
@@ -32,14 +52,13 @@ impl Revocations {
         *end = until.max(*end);
     }
 
-    /// Whether a ticket with this id is revoked.
-    pub fn has_ticket(&self, id: &str) -> bool {
-        self.tickets.contains_key(id)
-    }
-
-    /// Whether this peer is revoked.
-    pub fn has_peer(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
+    /// Whether any of these is revoked at `now`, in seconds since 1970.
+    pub fn cover(&self, credentials: &Credentials, now: u64) -> bool {
+        let Credentials { peer, ticket, inviter } = credentials;
+        let holds = |until: &u64| *until > now;
+        self.peers.get(peer).is_some_and(holds)
+            || inviter.as_ref().and_then(|peer| self.peers.get(peer)).is_some_and(holds)
+            || ticket.as_deref().and_then(|id| self.tickets.get(id)).is_some_and(holds)
     }
 
     /// Forgets what has ended by `now`, in seconds since 1970.
@@ -62,5 +81,40 @@ impl Revocations {
     /// Whether nothing is revoked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId([1; 32]);
+    const OTHER: PeerId = PeerId([2; 32]);
+
+    #[test]
+    fn a_ticket_its_holder_an_inviter_and_a_bare_peer_can_be_revoked() {
+        let guest = Credentials { ticket: Some("t".into()), inviter: Some(OTHER), ..Credentials::of(PEER) };
+        let revoked = |revoked| {
+            let mut list = Revocations::default();
+            list.add(revoked, 100);
+            (list.cover(&guest, 99), list.cover(&Credentials::of(PEER), 99))
+        };
+        assert_eq!(revoked(Revoked::Ticket("t".into())), (true, false));
+        assert_eq!(revoked(Revoked::Ticket("u".into())), (false, false));
+        assert_eq!(revoked(Revoked::Peer(OTHER)), (true, false));
+        assert_eq!(revoked(Revoked::Peer(PEER)), (true, true));
+    }
+
+    #[test]
+    fn an_entry_ends_by_itself_and_the_later_of_two_ends_counts() {
+        let mut list = Revocations::default();
+        list.add(Revoked::Peer(PEER), 200);
+        list.add(Revoked::Peer(PEER), 100);
+        assert!(list.cover(&Credentials::of(PEER), 199));
+        assert!(!list.cover(&Credentials::of(PEER), 200));
+        list.expire(199);
+        assert_eq!((list.len(), list.iter().count()), (1, 1));
+        list.expire(200);
+        assert!(list.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use culvert_service_kit::config::{Given, Problems};
 use culvert_wire::limits::{MAX_FRAME, MAX_MEMBERS};
 
 use super::ByteRate;
-use crate::config::Limits;
+use crate::config::{Limits, TenantScope};
 use crate::quota::Rate;
 
 /// Settings of [`Limits`].
@@ -29,6 +29,10 @@ pub struct LimitArgs {
     #[arg(long, env = "CULVERT_RELAY_MAX_CONNECTIONS_PER_TENANT", value_name = "NUMBER")]
     #[arg(default_value = "20000")]
     pub max_connections_per_tenant: Given<u32>,
+    /// Whether the limits of a tenant hold on each node, or in the whole cluster; then each node allows
+    /// an equal part of them, at least 1: node or cluster.
+    #[arg(long, env = "CULVERT_RELAY_TENANT_LIMITS", value_name = "WHERE", default_value = "node")]
+    pub tenant_limits: Given<TenantScope>,
     /// New connections a second from one source address.
     #[arg(
         long,
@@ -48,6 +52,10 @@ pub struct LimitArgs {
     /// Topic memberships of the whole node.
     #[arg(long, env = "CULVERT_RELAY_MAX_MEMBERSHIPS", value_name = "NUMBER", default_value = "1000000")]
     pub max_memberships: Given<usize>,
+    /// Members of one topic, on all nodes together; who joins at the same moment as others may be refused
+    /// one too early.
+    #[arg(long, env = "CULVERT_RELAY_MEMBERS_PER_TOPIC", value_name = "NUMBER", default_value = "4096")]
+    pub members_per_topic: Given<usize>,
     /// Frames a second from one connection. Whoever is over a rate is not read from until it is met again.
     #[arg(long, env = "CULVERT_RELAY_CONNECTION_FRAMES", value_name = "RATE", default_value = "1000000")]
     pub connection_frames: Given<Rate>,
@@ -114,6 +122,8 @@ impl LimitArgs {
         let per_tenant = at_least_one(problems, &self.max_connections_per_tenant);
         let topics = at_least_one(problems, &self.max_topics_per_connection);
         let memberships = at_least_one(problems, &self.max_memberships);
+        let members_per_topic = at_least_one(problems, &self.members_per_topic);
+        let tenant_scope = problems.read(&self.tenant_limits);
         let verdict_backlog = at_least_one(problems, &self.verdict_backlog);
         let membership_cost = problems.read(&self.membership_cost);
         let members_listed =
@@ -138,9 +148,11 @@ impl LimitArgs {
             connections_per_source: per_source?,
             connections_per_peer: per_peer?,
             connections_per_tenant: per_tenant?,
+            tenant_scope: tenant_scope?,
             handshakes_per_source: handshakes_per_source?,
             topics_per_connection: topics?,
             memberships: memberships?,
+            members_per_topic: members_per_topic?,
             connection_frames: connection_frames?,
             connection_bytes: connection_bytes?.0,
             peer_frames: peer_frames?,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytesize::ByteSize;
 use culvert_service_kit::config::Setting;
 
+use crate::config::TenantScope;
 use crate::quota::Rate;
 
 /// Where the admin port is, if anywhere.
@@ -18,6 +19,18 @@ impl Setting for AdminAddress {
         match text {
             "none" => Some(Self(None)),
             _ => text.parse().ok().map(|address| Self(Some(address))),
+        }
+    }
+}
+
+impl Setting for TenantScope {
+    const FORM: &'static str = "node or cluster";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "node" => Some(Self::Node),
+            "cluster" => Some(Self::Cluster),
+            _ => None,
         }
     }
 }

@@ -146,6 +146,8 @@ fn a_bad_value_is_one_problem_with_its_accepted_form() {
         ("--queue-bytes", "16KiB", "must be from 64.0 KiB"),
         ("--read-buffer", "1GB1", "is not a size such as 64KiB"),
         ("--members-listed", "257", "must be from 1 to 256"),
+        ("--members-per-topic", "0", "must be at least 1"),
+        ("--tenant-limits", "everywhere", "is not node or cluster"),
     ] {
         // Each setting is given once, so the bad address takes the place of the good one.
         let good = if flag == "--listen" { &LOOPBACK[..2] } else { &LOOPBACK };

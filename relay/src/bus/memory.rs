@@ -69,6 +69,15 @@ impl Hub {
         }
     }
 
+    /// Tells every node how many there are.
+    fn count(&self) {
+        let inboxes: Vec<_> = self.nodes.read().values().cloned().collect();
+        let count = u32::try_from(inboxes.len()).unwrap_or(u32::MAX);
+        for inbox in inboxes {
+            inbox.nodes(count);
+        }
+    }
+
     fn tell(&self, node: NodeId, what: impl FnOnce(&dyn Inbox)) {
         let inbox = self.nodes.read().get(&node).cloned();
         if let Some(inbox) = inbox {
@@ -140,6 +149,7 @@ impl Bus for MemoryBus {
         *self.node.write() = Some(node);
         inbox.placed(Some(node));
         inbox.revoked(self.hub.revocations.lock().clone());
+        self.hub.count();
         Ok(())
     }
 
@@ -148,6 +158,7 @@ impl Bus for MemoryBus {
             self.hub.nodes.write().remove(&node);
             self.hub.cuts.write().retain(|(a, b)| *a != node && *b != node);
             self.hub.lost.lock().retain(|(a, b), _| *a != node && *b != node);
+            self.hub.count();
         }
     }
 

@@ -15,7 +15,7 @@ fn outbox(limit: usize) -> Outbox {
 fn take(outbox: &Outbox, max: usize) -> Vec<Bytes> {
     let mut out = Vec::new();
     match outbox.poll_take(&mut out, max, &Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(())) | Poll::Pending => out,
+        Poll::Ready(Ok(_)) | Poll::Pending => out,
         Poll::Ready(Err(close)) => panic!("closed as {close:?}"),
     }
 }
