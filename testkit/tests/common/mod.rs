@@ -1,7 +1,9 @@
-//! Two peers of the client library on one topic.
+//! Two peers of the client library on one topic, and many such pairs.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
+pub(crate) mod pairs;
 
 use std::path::PathBuf;
 use std::time::Duration;
