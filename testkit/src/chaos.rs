@@ -110,7 +110,8 @@ impl ChaosProxy {
         *self.shared.target.lock() = target;
     }
 
-    /// Resets new connections right after they were accepted, or stops doing so.
+    /// Resets new connections right after they were accepted, or stops doing so. With [`ChaosProxy::cut`]
+    /// after it nobody is connected.
     pub fn refuse_new(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
     }
@@ -204,6 +205,12 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         pair
     };
     drop(connection);
+    if shared.refusing.load(Ordering::SeqCst) {
+        // It was on its way when refusing began, and may have come too late for a cut.
+        client.reset();
+        server.reset();
+        return;
+    }
     shared.accepted.send_modify(|count| *count += 1);
     run(client, server, control, tape).await;
 }

@@ -22,6 +22,7 @@ pub struct RelayClusterPlan {
     relays: Vec<RelayPlan>,
     reach: Reach,
     through_chaos: bool,
+    recorded: bool,
 }
 
 /// Relays that share a Redis, and the balancer in front of them; killed when dropped.
@@ -58,15 +59,16 @@ impl RelayClusterPlan {
             anyhow::Ok(plan)
         };
         let relays = (0..nodes).map(|_| relay()).collect::<Result<_>>()?;
-        Ok(Self { relays, reach: redis, through_chaos: false })
+        Ok(Self { relays, reach: redis, through_chaos: false, recorded: false })
     }
 
-    /// Changes what every node is started with, such as TLS and limits.
+    /// Changes what every node is started with, such as TLS and limits, by its index.
     ///
     /// # Errors
     /// What `change` gives.
-    pub fn each(mut self, change: impl Fn(RelayPlan) -> Result<RelayPlan>) -> Result<Self> {
-        self.relays = self.relays.into_iter().map(change).collect::<Result<_>>()?;
+    pub fn each(mut self, change: impl Fn(usize, RelayPlan) -> Result<RelayPlan>) -> Result<Self> {
+        let relays = self.relays.into_iter().enumerate();
+        self.relays = relays.map(|(index, plan)| change(index, plan)).collect::<Result<_>>()?;
         Ok(self)
     }
 
@@ -79,6 +81,15 @@ impl RelayClusterPlan {
         ensure!(self.reach.mode() == Mode::Standalone, "only a standalone Redis can be behind a proxy");
         self.through_chaos = true;
         Ok(self)
+    }
+
+    /// Puts proxies there that record what they carry, from the first byte. See [`ChaosProxy::record`].
+    ///
+    /// # Errors
+    /// As for [`RelayClusterPlan::through_chaos`].
+    pub fn recorded(mut self) -> Result<Self> {
+        self.recorded = true;
+        self.through_chaos()
     }
 
     /// Starts all nodes and the balancer, and waits until every node is ready and used.
@@ -95,6 +106,9 @@ impl RelayClusterPlan {
             if self.through_chaos {
                 let server = reach.servers().first().copied().context("no Redis")?;
                 let proxy = ChaosProxy::start(server).await?;
+                if self.recorded {
+                    proxy.record();
+                }
                 reach = reach.through(proxy.addr());
                 chaos = Some(proxy);
             }
@@ -146,6 +160,17 @@ impl RelayCluster {
     /// It does not run.
     pub fn node(&self, index: usize) -> Result<&RelayProcess> {
         match self.nodes.get(index).map(|node| &node.relay) {
+            Some(State::Running(relay)) => Ok(relay),
+            _ => anyhow::bail!("node {index} does not run"),
+        }
+    }
+
+    /// One node, to wait for what it prints.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn node_mut(&mut self, index: usize) -> Result<&mut RelayProcess> {
+        match self.nodes.get_mut(index).map(|node| &mut node.relay) {
             Some(State::Running(relay)) => Ok(relay),
             _ => anyhow::bail!("node {index} does not run"),
         }

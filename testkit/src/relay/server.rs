@@ -168,6 +168,11 @@ impl RelayProcess {
         self.plan.raw.clone()
     }
 
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// `kill -9`, and nothing listens any more.
     ///
     /// # Errors
