@@ -118,7 +118,9 @@ pub use dial::{ProxyUrl, RelayUrl};
 pub use disabled::DisabledTransport;
 pub use identity::{Identity, SystemRng};
 pub use memory::MemoryTransport;
-pub use options::{AccessToken, AdmissionSource, PeerPolicy, ProxyChoice, RelayOptions};
+pub use options::{
+    AccessToken, AdmissionSource, LivenessPolicy, PeerPolicy, ProxyChoice, RelayOptions, SearchPolicy,
+};
 pub use reconnect::ReconnectPolicy;
 pub use relay::{ConnectionError, ReceiveHalf, RelayConnection, RelayTransport, SendHalf};
 pub use topic::{TopicSecret, derive_topic, derive_topic_keyed};

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_wire::PeerId;
 use zeroize::Zeroizing;
@@ -34,8 +35,54 @@ pub struct RelayOptions {
     pub ca_file: Option<PathBuf>,
     /// How to come back after a connection was lost.
     pub reconnect: ReconnectPolicy,
+    /// How to look for peers that a node cannot reach while it is cut off from others.
+    pub search: SearchPolicy,
+    /// When an open connection over which nothing comes is doubted.
+    pub liveness: LivenessPolicy,
     /// Who is told that peers come and go.
     pub broadcaster: Option<SyncBroadcaster>,
+}
+
+/// How to look for peers that the node cannot reach.
+///
+/// A node that lost touch with its cluster says so. While a peer that is wanted is absent or silent there,
+/// further connections are opened through the balancer, one after the other, until one leads to a node
+/// that reaches the peer. They are closed when the cluster is whole again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchPolicy {
+    /// Time to the first attempt; a random half of it is left out. Grows by half with every attempt.
+    /// Default 2 s.
+    pub first: Duration,
+    /// Upper limit of the time between attempts. Default 20 s.
+    pub longest: Duration,
+    /// Most connections of a topic at a time, the first one and those being replaced included; with 1
+    /// nothing is looked for. Default 3.
+    pub connections: usize,
+}
+
+/// When an open connection over which nothing comes is doubted.
+///
+/// Networks can forget a connection without telling either end. Keepalives find that out in the end;
+/// while a conversation waits for an answer it should not take as long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivenessPolicy {
+    /// After so long without a sign of the peer and without anything from the relay, the relay is asked
+    /// for one. Default 3 s.
+    pub after: Duration,
+    /// Time in which anything must come then; else the connection is replaced. Default 5 s.
+    pub answer: Duration,
+}
+
+impl Default for SearchPolicy {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(2), longest: Duration::from_secs(20), connections: 3 }
+    }
+}
+
+impl Default for LivenessPolicy {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(3), answer: Duration::from_secs(5) }
+    }
 }
 
 /// Why the relay should let this peer in.

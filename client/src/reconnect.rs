@@ -15,6 +15,10 @@ pub struct ReconnectPolicy {
     pub first: Duration,
     /// Cap of every later delay.
     pub longest: Duration,
+    /// Time for one attempt to connect, from the name to the welcome; doubles with every failure in a row,
+    /// up to the transport's time-out. A balancer may pick a node that no longer answers, and another one
+    /// at the next attempt.
+    pub attempt: Duration,
     /// Connections in a row that opened and died without having carried a message both ways, after
     /// which [`Next::After`] says that the network seems to kill them.
     pub fast_deaths: u32,
@@ -22,7 +26,12 @@ pub struct ReconnectPolicy {
 
 impl Default for ReconnectPolicy {
     fn default() -> Self {
-        Self { first: Duration::from_millis(100), longest: Duration::from_secs(30), fast_deaths: 3 }
+        Self {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(30),
+            attempt: Duration::from_secs(5),
+            fast_deaths: 3,
+        }
     }
 }
 
@@ -31,6 +40,8 @@ impl Default for ReconnectPolicy {
 pub enum Ended {
     /// It never opened: no route, no TLS, no upgrade, no welcome in time.
     NeverOpened,
+    /// It never opened, because the node that answered is going away: the next one may be another.
+    SentOn,
     /// It opened and broke without a close frame.
     Broke,
     /// The relay closed it with this code.
@@ -57,18 +68,31 @@ pub struct Reconnect {
     policy: ReconnectPolicy,
     failures: u32,
     fast_deaths: u32,
+    sent_on: u32,
 }
+
+/// Times in a row that a node may send this peer on before it waits as after any failure: the balancer
+/// picks another node at once, or has not noticed yet.
+const SENT_ON: u32 = 2;
+/// Share of the first cap that is waited then.
+const SENT_ON_SHARE: u32 = 4;
 
 impl Reconnect {
     /// At the beginning of `policy`.
     pub fn new(policy: ReconnectPolicy) -> Self {
-        Self { policy, failures: 0, fast_deaths: 0 }
+        Self { policy, failures: 0, fast_deaths: 0, sent_on: 0 }
     }
 
     /// The connection carried a message both ways.
     pub fn proved_alive(&mut self) {
         self.failures = 0;
         self.fast_deaths = 0;
+        self.sent_on = 0;
+    }
+
+    /// How long the next attempt may take.
+    pub fn attempt_limit(&self) -> Duration {
+        self.policy.attempt.saturating_mul(2_u32.saturating_pow(self.failures))
     }
 
     /// A connection, or the attempt at one, has ended; `dice` is a random number.
@@ -82,10 +106,16 @@ impl Reconnect {
             // What the relay says in so many words is no sign of a middlebox, and an attempt that
             // never opened says nothing about one either way.
             Ended::Broke => self.fast_deaths = self.fast_deaths.saturating_add(1),
-            Ended::Closed(_) | Ended::NeverOpened => {}
+            Ended::Closed(_) | Ended::NeverOpened | Ended::SentOn => {}
         }
-        let cap = self.cap();
-        self.failures = self.failures.saturating_add(1);
+        let cap = if ended == Ended::SentOn && self.sent_on < SENT_ON {
+            self.sent_on += 1;
+            self.policy.first / SENT_ON_SHARE
+        } else {
+            let cap = self.cap();
+            self.failures = self.failures.saturating_add(1);
+            cap
+        };
         Next::After {
             delay: cap.mul_f64(share(dice)),
             killed_on_the_way: self.fast_deaths >= self.policy.fast_deaths.max(1),
@@ -124,6 +154,23 @@ mod tests {
         assert_eq!(caps, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000]);
         reconnect.proved_alive();
         assert_eq!(delay(reconnect.ended(Ended::Broke, u64::MAX)), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn who_is_sent_on_by_a_leaving_node_tries_the_next_one_almost_at_once_and_not_for_ever() {
+        let mut reconnect = Reconnect::new(ReconnectPolicy::default());
+        let mut sent_on = || delay(reconnect.ended(Ended::SentOn, u64::MAX)).as_millis();
+        assert_eq!([sent_on(), sent_on(), sent_on(), sent_on()], [25, 25, 100, 200]);
+    }
+
+    #[test]
+    fn an_attempt_may_take_longer_after_every_failure() {
+        let mut reconnect = Reconnect::new(ReconnectPolicy::default());
+        assert_eq!(reconnect.attempt_limit(), Duration::from_secs(5));
+        reconnect.ended(Ended::NeverOpened, 0);
+        assert_eq!(reconnect.attempt_limit(), Duration::from_secs(10));
+        reconnect.proved_alive();
+        assert_eq!(reconnect.attempt_limit(), Duration::from_secs(5));
     }
 
     #[test]

@@ -137,6 +137,8 @@ impl RelayTransport {
             policy: self.options.peers.clone(),
             broadcaster: self.options.broadcaster.clone(),
             reconnect: Reconnect::new(self.options.reconnect.clone()),
+            search: self.options.search.clone(),
+            liveness: self.options.liveness.clone(),
             run: new_run(),
             limit: self.limit,
         };

@@ -177,6 +177,11 @@ pub enum UpgradeProblem {
 }
 
 impl DialError {
+    /// Whether a node that is going away answered, so that another one may at once.
+    pub fn is_sent_on(&self) -> bool {
+        matches!(self, DialError::Upgrade(UpgradeProblem::Status { status: 503, .. }))
+    }
+
     /// Whether the same attempt may succeed a moment later with nothing changed here.
     pub fn is_transient(&self) -> bool {
         match self {

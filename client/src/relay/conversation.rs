@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use culvert_session::{CloseReason, Counters, Event, Failure, Priority, SendError, Session, StreamId};
+use culvert_session::{
+    CloseReason, Counters, Event, Failure, PathId, Priority, SendError, Session, StreamId,
+};
 use culvert_wire::PeerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -38,6 +40,12 @@ pub(crate) struct Conversation {
     pub(crate) is_closed: bool,
     /// When another session with the same peer took over: by then this one must have been heard.
     pub(crate) superseded: Option<(Duration, u64)>,
+    /// Ways that were tried, and when; the last is the one in use.
+    pub(crate) tried: Vec<(PathId, Duration)>,
+    /// Something speaks against the way in use.
+    pub(crate) is_questioned: bool,
+    /// When to look whether the way still works.
+    pub(crate) review_at: Option<Duration>,
     lanes: Option<[DriverLane; 2]>,
     status: watch::Sender<Status>,
     counters: Arc<Mutex<Counters>>,
@@ -67,6 +75,9 @@ impl Conversation {
             is_established: false,
             is_closed: false,
             superseded: None,
+            tried: Vec::new(),
+            is_questioned: false,
+            review_at: None,
             lanes: None,
             status: watch::Sender::default(),
             counters: Arc::default(),

@@ -9,6 +9,8 @@
 
 mod peers;
 mod relay_side;
+mod search;
+mod ways;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use culvert_session::SessionId;
+use culvert_session::{Session, SessionId};
 use culvert_wire::{ConnId, PeerId, TopicId};
 use futures_util::future::poll_fn;
 use tokio::sync::{mpsc, oneshot};
@@ -26,18 +28,19 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use self::search::Search;
 use super::WAITING_CONNECTIONS;
 use super::channel::{Accept, Command};
 use super::connection::RelayConnection;
 use super::conversation::Conversation;
-use super::leg::Leg;
+use super::leg::{Leg, Purpose};
 use super::link::{Link, LinkError, LinkEvent};
 use super::paths::{LegId, Paths};
 use super::roster::Run;
 use crate::broadcast::{SyncBroadcaster, SyncEvent};
 use crate::dial::Dialer;
 use crate::identity::Identity;
-use crate::options::{AdmissionSource, PeerPolicy};
+use crate::options::{AdmissionSource, LivenessPolicy, PeerPolicy, SearchPolicy};
 use crate::reconnect::Reconnect;
 use crate::transport::PeerInfo;
 
@@ -56,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) policy: PeerPolicy,
     pub(crate) broadcaster: Option<SyncBroadcaster>,
     pub(crate) reconnect: Reconnect,
+    pub(crate) search: SearchPolicy,
+    pub(crate) liveness: LivenessPolicy,
     pub(crate) run: Run,
     /// Bound of dialling, of closing, and of the first attempt to get in.
     pub(crate) limit: Duration,
@@ -84,7 +89,9 @@ pub(crate) struct Driver {
     legs: Vec<Leg>,
     legs_opened: u64,
     dialing: Option<Dialing>,
+    dialing_for: Purpose,
     dial_at: Option<Instant>,
+    search: Search,
     /// A fresh ticket is being fetched.
     renewal: Option<Renewal>,
     replaces: ConnId,
@@ -140,7 +147,9 @@ impl Driver {
             legs: Vec::new(),
             legs_opened: 0,
             dialing: None,
+            dialing_for: Purpose::Home,
             dial_at: Some(origin),
+            search: Search::new(settings.search.clone()),
             renewal: None,
             replaces: ConnId::NONE,
             ready: Some(ready),
@@ -313,17 +322,23 @@ impl Driver {
         }
     }
 
-    /// Lets the sessions write, in turns, until there is nothing left or no room.
+    /// Lets the sessions write, in turns, until there is nothing left or no room. One of our connections
+    /// that is stuck holds up only the conversations that use it.
     fn write(&mut self) {
-        while self.legs.iter().all(|leg| leg.link.has_room())
-            && let Some(id) = self.writers.pop_front()
-        {
+        let mut stuck = VecDeque::new();
+        while let Some(id) = self.writers.pop_front() {
             let Some(conversation) = self.conversations.get_mut(&id) else { continue };
-            for written in 0.. {
+            let mut written = 0;
+            loop {
+                if !has_room(&self.legs, &self.paths, &conversation.session) {
+                    stuck.push_back(id);
+                    break;
+                }
                 if written == FAIR_SHARE {
                     self.writers.push_back(id);
                     break;
                 }
+                written += 1;
                 let Some(transmit) = conversation.session.poll_transmit(self.now, &mut self.datagram) else {
                     break;
                 };
@@ -334,7 +349,9 @@ impl Driver {
                     leg.link.send_payload(transmit.class, handle, to, &self.datagram);
                 }
             }
+            conversation.watch(self.now);
         }
+        self.writers = stuck;
     }
 
     /// Ends every conversation in good order. Where the relay is away, only what is undelivered is worth
@@ -374,20 +391,29 @@ impl Driver {
     fn next_timer(&self) -> Instant {
         let sessions = self.conversations.values().filter_map(|conversation| {
             let superseded = conversation.superseded.map(|(by, _)| by);
-            conversation.session.next_timeout().into_iter().chain(superseded).min()
+            let own = conversation.session.next_timeout().into_iter();
+            own.chain(superseded).chain(conversation.review_at).min()
         });
         let retries = self.retries.values().map(|retry| retry.at);
         let by_now = sessions.chain(retries).min().map(|at| self.origin + at);
         let links = self
             .legs
             .iter()
-            .flat_map(|leg| [Some(leg.link.next_tick()), leg.closes_at, leg.answers_by()])
+            .flat_map(|leg| [Some(leg.link.next_tick()), leg.next_check(), leg.answers_by()])
             .flatten();
         let ready = (self.ready.is_some() && self.dialing.is_none()).then_some(self.ready_by);
-        let own = [by_now, self.dial_at.filter(|_| self.dialing.is_none()), self.stops_by, ready];
+        let is_idle = self.dialing.is_none();
+        let dial_at = self.dial_at.filter(|_| is_idle || self.dialing_for == Purpose::Search);
+        let own = [by_now, dial_at, self.search.next_at().filter(|_| is_idle), self.stops_by, ready];
         let far = Instant::now() + Duration::from_secs(3600);
         links.chain(own.into_iter().flatten()).min().unwrap_or(far)
     }
+}
+
+/// Whether the connection that a session writes to takes more.
+fn has_room(legs: &[Leg], paths: &Paths, session: &Session) -> bool {
+    let leg = session.path().and_then(|path| paths.ends(path)).map(|(leg, _)| leg);
+    legs.iter().all(|open| Some(open.id) != leg || open.link.has_room())
 }
 
 /// What a goodbye to the relay may take.

@@ -134,6 +134,14 @@ pub(crate) struct Link {
     /// The last `Ping`: token, padding, when, and whether it came back whole.
     ping: Option<Ping>,
     next_ping: Instant,
+    /// The connection is doubted: by then anything must have come.
+    doubted: Option<Doubt>,
+}
+
+/// A question to the relay whether it still hears and is heard.
+struct Doubt {
+    asked: Instant,
+    answer_by: Instant,
 }
 
 impl Link {
@@ -182,6 +190,7 @@ impl Link {
             last_received: now,
             ping: None,
             next_ping: now,
+            doubted: None,
         };
         link.schedule_ping(now);
         Ok(link)
@@ -287,12 +296,32 @@ impl Link {
 
     /// When [`Link::tick`] wants to be called.
     pub(crate) fn next_tick(&self) -> Instant {
-        self.next_ping
+        self.doubted.as_ref().map_or(self.next_ping, |doubt| self.next_ping.min(doubt.answer_by))
+    }
+
+    /// Asks the relay for a sign, if there was none for `after`. Unless one comes within `answer`, the
+    /// connection is given up.
+    pub(crate) fn doubt(&mut self, after: Duration, answer: Duration) {
+        let now = Instant::now();
+        if self.ended || self.doubted.is_some() || now.saturating_duration_since(self.last_received) < after {
+            return;
+        }
+        self.doubted = Some(Doubt { asked: now, answer_by: now + answer });
+        self.ping_again();
     }
 
     /// Sends what keeps the connection open and notices when it is dead.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<LinkEvent> {
-        if self.ended || now < self.next_ping {
+        if self.ended {
+            return None;
+        }
+        if let Some(doubt) = self.doubted.take_if(|doubt| doubt.answer_by <= now)
+            && self.last_received <= doubt.asked
+        {
+            let silence = now.saturating_duration_since(self.last_received).as_secs();
+            return Some(self.end(LinkError::Broke(format!("nothing came for {silence} s, asked or not"))));
+        }
+        if now < self.next_ping {
             return None;
         }
         let keepalive = self.keepalive();
@@ -301,11 +330,15 @@ impl Link {
             return Some(self.end(LinkError::Broke(format!("nothing came for {} s", silence.as_secs()))));
         }
         if self.unflushed == 0 {
-            let token = self.ping.as_ref().map_or(1, |ping| ping.token.wrapping_add(1));
-            self.ping(token, Bytes::new());
+            self.ping_again();
         }
         self.schedule_ping(now);
         None
+    }
+
+    fn ping_again(&mut self) {
+        let token = self.ping.as_ref().map_or(1, |ping| ping.token.wrapping_add(1));
+        self.ping(token, Bytes::new());
     }
 
     fn pong(&mut self, token: u64, padding: &Bytes) {

@@ -13,6 +13,10 @@ use culvert_wire::{ConnId, Generation, Member, PeerId};
 /// come while others are leaving.
 const MAX_ENTRIES: usize = 1024;
 
+/// Most connections of one peer that are tried. A peer has one, two for a moment while it moves, and a
+/// few while its relay node is cut off from others.
+pub(crate) const MAX_WAYS: usize = 4;
+
 /// Bits of a generation that count the connections of one run.
 const RUN_BITS: u32 = 16;
 
@@ -58,12 +62,19 @@ impl Roster {
         self.entries.get(&conn).map(|(peer, generation)| (*peer, Run::of(*generation)))
     }
 
-    /// The peer's newest connection.
-    pub(crate) fn newest(&self, peer: &PeerId) -> Option<(ConnId, Run)> {
+    /// The peer's connections, the newest first, at most [`MAX_WAYS`].
+    pub(crate) fn newest(&self, peer: &PeerId) -> Vec<(ConnId, Generation)> {
         let own = self.entries.iter().filter(|(_, (owner, _))| owner == peer);
+        let mut own: Vec<_> = own.map(|(conn, (_, generation))| (*conn, *generation)).collect();
         // The address breaks a tie, so that both of two equal connections are not picked in turn.
-        own.max_by_key(|(conn, (_, generation))| (*generation, **conn))
-            .map(|(conn, (_, generation))| (*conn, Run::of(*generation)))
+        own.sort_unstable_by_key(|(conn, generation)| std::cmp::Reverse((*generation, *conn)));
+        own.truncate(MAX_WAYS);
+        own
+    }
+
+    /// Whether the peer has a connection here.
+    pub(crate) fn has(&self, peer: &PeerId) -> bool {
+        self.entries.values().any(|(owner, _)| owner == peer)
     }
 
     /// Every peer, each once.
@@ -91,10 +102,10 @@ mod tests {
             roster.add(Member { generation: run.generation(count), ..member(conn, 5, 0) });
         }
         let peer = PeerId([5; 32]);
-        assert_eq!(roster.newest(&peer), Some((ConnId(3), run)));
+        assert_eq!(roster.newest(&peer)[0], (ConnId(3), run.generation(3)));
         assert_eq!(roster.remove(ConnId(3)), Some(peer));
-        assert_eq!(roster.newest(&peer), Some((ConnId(2), run)));
-        assert_eq!(roster.newest(&PeerId([6; 32])), None);
+        assert_eq!(roster.newest(&peer).iter().map(|(conn, _)| conn.0).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(roster.newest(&PeerId([6; 32])), []);
     }
 
     #[test]
@@ -102,6 +113,20 @@ mod tests {
         let (old, new) = (Run(7).generation(u64::MAX), Run(8).generation(0));
         assert!(new > old);
         assert_eq!((Run::of(old), Run::of(new)), (Run(7), Run(8)));
+    }
+
+    /// A node whose lease lapsed comes back under the same number: its members left and are there again.
+    #[test]
+    fn a_connection_that_is_announced_again_is_there_once() {
+        let (mut roster, peer) = (Roster::default(), PeerId([5; 32]));
+        assert_eq!(roster.remove(ConnId(1)), None, "it was never announced");
+        for _ in 0..2 {
+            roster.add(member(1, 5, 9));
+            roster.add(member(1, 5, 9));
+            assert_eq!(roster.newest(&peer), [(ConnId(1), Generation(9))]);
+            assert_eq!(roster.remove(ConnId(1)), Some(peer));
+            assert!(!roster.has(&peer));
+        }
     }
 
     #[test]
@@ -112,5 +137,6 @@ mod tests {
         }
         assert_eq!(roster.entries.len(), MAX_ENTRIES);
         assert_eq!(roster.owner(ConnId::NONE), None);
+        assert_eq!(roster.newest(&PeerId([1; 32])).len(), MAX_WAYS);
     }
 }

@@ -33,42 +33,43 @@ const LAST_CHANCE: Duration = Duration::from_secs(3);
 impl Driver {
     /// Makes the best of what is known about a peer: moves its conversations, or begins one.
     pub(super) fn meet(&mut self, peer: PeerId) {
-        let Some(leg) = self.current_leg() else { return };
-        let Some((conn, run)) = leg.roster.newest(&peer) else { return };
-        let path = self.paths.number(leg.id, conn);
-        let mut is_known = false;
-        let mut moved = Vec::new();
+        let Some(best) = self.ways(&peer).first().copied() else { return };
+        let mut known = Vec::new();
         for (id, conversation) in &mut self.conversations {
-            let same_run = conversation.run.is_none_or(|known| known == run);
+            let same_run = conversation.run.is_none_or(|run| run == best.run);
             if conversation.peer == Some(peer) && !conversation.is_closed && same_run {
-                is_known = true;
-                conversation.run = Some(run);
-                if conversation.session.path() != Some(path) {
-                    conversation.session.set_path(self.now, path);
-                    moved.push(*id);
-                }
+                conversation.run = Some(best.run);
+                known.push(*id);
             }
         }
-        for id in moved {
-            self.touch(id);
-            self.publish(SyncEvent::PathChanged { peer_id: peer.to_string(), path: "relay" });
+        for id in &known {
+            self.review(*id);
         }
         let begins = self.settings.identity.peer_id() < peer;
         let is_wanted = !matches!(&self.settings.policy, PeerPolicy::Only(pinned) if !pinned.contains(&peer));
         let may_retry = self.retries.get(&peer).is_none_or(|retry| retry.at <= self.now);
-        let was_ended = self.finished.contains(&(peer, run));
-        if begins && is_wanted && may_retry && !is_known && !was_ended && self.has_room_for_handshake() {
+        let was_ended = self.finished.contains(&(peer, best.run));
+        if begins && is_wanted && may_retry && known.is_empty() && !was_ended && self.has_room_for_handshake()
+        {
+            let path = self.paths.number(best.leg, best.conn);
             let config = Config { expected_peer: Some(peer), ..self.config() };
             let session = Session::initiate(config, path, self.now, Box::new(SystemRng));
-            self.add(Conversation::new(session, Some(peer), Some(run)));
+            self.add(Conversation::new(session, Some(peer), Some(best.run)));
         }
     }
 
     pub(super) fn meet_everybody(&mut self) {
-        let peers = self.current_leg().map(|leg| leg.roster.peers()).unwrap_or_default();
-        for peer in peers {
+        for peer in self.known_peers() {
             self.meet(peer);
         }
+    }
+
+    /// Everybody who is in the topic, as far as any of the connections tells.
+    pub(super) fn known_peers(&self) -> Vec<PeerId> {
+        let mut peers: Vec<_> = self.legs.iter().flat_map(|leg| leg.roster.peers()).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
     }
 
     /// A datagram from a connection of a peer.
@@ -137,19 +138,21 @@ impl Driver {
         }
     }
 
-    /// What the relay says about packets on one way, or on all of them.
+    /// What the relay says about packets on one way, or on all ways of one of our connections.
     pub(super) fn hint(&mut self, leg: LegId, conn: Option<ConnId>, hint: Hint) {
-        let only = conn.map(|conn| self.paths.find(leg, conn));
-        let mut hinted = Vec::new();
-        for (id, conversation) in &mut self.conversations {
-            if let Some(path) = conversation.session.path()
-                && only.is_none_or(|only| only == Some(path))
-            {
+        for (id, path) in self.on_way(leg, conn) {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.session.hint(path, hint);
-                hinted.push(*id);
+                self.touch(id);
             }
         }
-        hinted.into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// The conversations on one way, or on all ways of one of our connections.
+    pub(super) fn on_way(&self, leg: LegId, conn: Option<ConnId>) -> Vec<(SessionId, PathId)> {
+        let is_meant = |(own, theirs): (LegId, ConnId)| own == leg && conn.is_none_or(|conn| conn == theirs);
+        let paths = self.conversations.iter().filter_map(|(id, one)| Some((*id, one.session.path()?)));
+        paths.filter(|(_, path)| self.paths.ends(*path).is_some_and(is_meant)).collect()
     }
 
     /// The conversations on a way that is gone wait for another.
@@ -200,6 +203,7 @@ impl Driver {
             }
         }
         due.into_iter().for_each(|id| self.touch(id));
+        self.review_silent();
         let ready: Vec<_> =
             self.retries.iter().filter(|(_, retry)| retry.at <= now).map(|(peer, _)| *peer).collect();
         for peer in ready {
@@ -208,8 +212,7 @@ impl Driver {
             if let Some(retry) = self.retries.get_mut(&peer) {
                 retry.at = now + retry.delay;
             }
-            if self.current_leg().is_none_or(|leg| leg.roster.newest(&peer).is_none()) || self.talks_to(&peer)
-            {
+            if !self.legs.iter().any(|leg| leg.roster.has(&peer)) || self.talks_to(&peer) {
                 self.retries.remove(&peer);
             }
         }
@@ -257,6 +260,7 @@ impl Driver {
                     self.publish(SyncEvent::PeerConnected { peer_id: peer.to_string() });
                 }
                 Happened::PathChanged => {
+                    self.review(id);
                     if let Some(peer) = peer {
                         self.publish(SyncEvent::PathChanged { peer_id: peer.to_string(), path: "relay" });
                     }
@@ -306,7 +310,7 @@ impl Driver {
         match run {
             Some(run) if on_purpose => {
                 // Only runs that are still here matter; the list cannot outgrow the roster by much.
-                let here = self.current_leg().map(|leg| leg.roster.peers()).unwrap_or_default();
+                let here = self.known_peers();
                 self.finished.retain(|(peer, _)| here.contains(peer));
                 self.finished.insert((peer, run));
             }

@@ -16,33 +16,48 @@ use crate::dial::DialError;
 use crate::identity::random_u64;
 use crate::options::AdmissionSource;
 use crate::reconnect::{Ended, Next};
-use crate::relay::leg::Leg;
+use crate::relay::leg::{LINGER, Leg, Purpose};
 use crate::relay::link::{Introduction, Link, LinkError, LinkEvent};
 use crate::relay::paths::LegId;
 use crate::transport::PeerInfo;
 
-/// What a leg that was replaced may still bring in before it is closed.
-const LINGER: Duration = Duration::from_secs(3);
 /// Longest time to wait with reconnecting that a draining relay is believed.
 const LONGEST_DRAIN: Duration = Duration::from_secs(300);
 
 impl Driver {
-    /// Begins to dial if it is time for it.
+    /// Begins to dial if it is time for it. The home comes first.
     pub(super) fn start_dialing(&mut self) {
-        let is_due = self.dial_at.is_some_and(|at| at <= Instant::now());
-        if !is_due || self.dialing.is_some() {
+        let now = Instant::now();
+        let is_due = self.dial_at.is_some_and(|at| at <= now);
+        if is_due && self.dialing_for == Purpose::Search && self.dialing.take().is_some() {
+            // The relay may have seen its number already.
+            self.legs_opened += 1;
+        }
+        if self.dialing.is_some() {
             return;
         }
-        self.dial_at = None;
+        if is_due {
+            self.dial_at = None;
+            self.dial(Purpose::Home);
+        } else if self.begins_search(now) {
+            self.dial(Purpose::Search);
+        }
+    }
+
+    fn dial(&mut self, purpose: Purpose) {
         let (dialer, identity) = (Arc::clone(&self.settings.dialer), self.settings.identity.clone());
         let admission = self.settings.admission.clone();
         let limit = match self.ready {
             // Whoever waits for the first connection is told what it failed at, within the limit.
             Some(_) => self.ready_by.saturating_duration_since(Instant::now()),
-            None => self.settings.limit,
+            None => self.settings.reconnect.attempt_limit().min(self.settings.limit),
         };
         let generation = self.settings.run.generation(self.legs_opened);
-        let replaces = self.replaces;
+        let replaces = match purpose {
+            Purpose::Home => self.replaces,
+            Purpose::Search => ConnId::NONE,
+        };
+        self.dialing_for = purpose;
         self.dialing = Some(
             async move {
                 let introduction =
@@ -55,15 +70,23 @@ impl Driver {
 
     pub(super) fn dialed(&mut self, result: Result<Link, LinkError>) {
         self.dialing = None;
+        let purpose = self.dialing_for;
         match result {
             Ok(link) => {
                 let id = LegId(self.legs_opened);
+                let generation = self.settings.run.generation(self.legs_opened);
                 self.legs_opened += 1;
-                let leg = Leg::join(id, link, self.settings.topic, Instant::now() + self.settings.limit);
-                self.replaces = leg.conn();
+                let join_by = Instant::now() + self.settings.limit;
+                let leg = Leg::join(id, purpose, generation, link, self.settings.topic, join_by);
+                if purpose == Purpose::Home {
+                    self.replaces = leg.conn();
+                    // Another loss may have asked for a connection meanwhile; this is it.
+                    self.dial_at = None;
+                }
                 self.legs.push(leg);
-                // Another loss may have asked for a connection meanwhile; this is it.
-                self.dial_at = None;
+            }
+            Err(error) if purpose == Purpose::Search => {
+                tracing::debug!(%error, "no further connection could be opened to look for peers");
             }
             Err(error) => self.come_back(error, true),
         }
@@ -79,6 +102,7 @@ impl Driver {
             }
             LinkError::Closed { code, .. } => Ended::Closed(*code),
             LinkError::TopicNotAllowed => Ended::Closed(FIRST_TERMINAL),
+            LinkError::Dial(error) if error.is_sent_on() => Ended::SentOn,
             _ if never_opened => Ended::NeverOpened,
             _ => Ended::Broke,
         };
@@ -165,6 +189,7 @@ impl Driver {
                 if let Some(leg) = self.leg(id).filter(|leg| leg.handle == Some(handle)) {
                     leg.roster.add(member);
                     self.meet(member.peer);
+                    self.question_all(&member.peer, member.conn);
                 }
             }
             Frame::PeerLeft { handle, conn, .. } if self.is_in_topic(id, handle) => self.left(id, conn),
@@ -177,6 +202,11 @@ impl Driver {
                     }
                 };
                 self.hint(id, Some(to), hint);
+                if matches!(verdict, Verdict::Gone | Verdict::Unreachable) {
+                    for (session, _) in self.on_way(id, Some(to)) {
+                        self.question(session);
+                    }
+                }
             }
             Frame::Gap { from, .. } => self.hint(id, from, Hint::Lost),
             Frame::Notice(notice) => self.notice(id, notice),
@@ -184,11 +214,11 @@ impl Driver {
                 let now = Instant::now();
                 let close_in = Duration::from_millis(close_in_ms.into()).min(LONGEST_DRAIN);
                 let reconnect_in = Duration::from_millis(reconnect_in_ms.into()).min(close_in);
-                if let Some(leg) = self.leg(id)
-                    && !leg.is_draining()
-                {
-                    leg.closes_at = Some(now + close_in + LINGER);
-                    self.dial_at = Some(now + reconnect_in);
+                if let Some(leg) = self.leg(id).filter(|leg| !leg.drains()) {
+                    leg.drain(now + close_in + LINGER);
+                    if leg.purpose == Purpose::Home {
+                        self.dial_at = Some(now + reconnect_in);
+                    }
                 }
             }
             // For another topic, or of no concern: a relay may say what it likes.
@@ -203,14 +233,20 @@ impl Driver {
         };
         leg.handle = Some(handle);
         leg.is_degraded = members.degraded;
+        let purpose = leg.purpose;
         for member in members.list.into_iter().filter(|member| member.peer != me) {
             leg.roster.add(member);
         }
+        if purpose == Purpose::Search {
+            return self.meet_everybody();
+        }
         // The join went there and its answer came back.
         self.settings.reconnect.proved_alive();
-        let linger_until = Instant::now() + LINGER;
-        for other in self.legs.iter_mut().filter(|other| other.id != id) {
-            other.closes_at = Some(other.closes_at.map_or(linger_until, |at| at.min(linger_until)));
+        let now = Instant::now();
+        for other in &mut self.legs {
+            if other.id != id && other.purpose == Purpose::Home {
+                other.retire(now);
+            }
         }
         if let Some(ready) = self.ready.take() {
             self.last_error = None;
@@ -235,11 +271,19 @@ impl Driver {
         self.lost(id, error);
     }
 
+    /// Whoever uses that way takes another, or waits for one. Told of a connection that was never announced,
+    /// or announced again later, it does no harm: a peer that is heard is followed.
     fn left(&mut self, id: LegId, conn: ConnId) {
         let path = self.paths.find(id, conn);
-        let Some(peer) = self.leg(id).and_then(|leg| leg.roster.remove(conn)) else { return };
+        let peer = self.leg(id).and_then(|leg| leg.roster.remove(conn));
+        let on_way = self.on_way(id, Some(conn));
         self.paths.forget(id, conn);
-        self.meet(peer);
+        for (session, _) in on_way {
+            self.review(session);
+        }
+        if let Some(peer) = peer {
+            self.meet(peer);
+        }
         if let Some(path) = path {
             self.lose(path);
         }
@@ -250,6 +294,8 @@ impl Driver {
         let others = |member: &Member| member.peer != me;
         if let Some(leg) = self.leg(id) {
             members.list.iter().copied().filter(others).for_each(|member| leg.roster.add(member));
+            leg.is_degraded = members.degraded;
+            leg.awaits_members = false;
         }
         self.answer_lookups();
         self.meet_everybody();
@@ -264,7 +310,7 @@ impl Driver {
     }
 
     fn answer_lookups(&mut self) {
-        let peers = self.current_leg().map(|leg| leg.roster.peers()).unwrap_or_default();
+        let peers = self.known_peers();
         let infos: Vec<_> = peers
             .iter()
             .map(|peer| PeerInfo { id: peer.to_string(), address: None, connected: self.talks_to(peer) })
@@ -284,6 +330,7 @@ impl Driver {
             Notice::Restored => {
                 let topic = self.settings.topic;
                 if let Some(leg) = self.leg(id) {
+                    leg.awaits_members = true;
                     leg.link.send(&Frame::Lookup { topic });
                 }
             }
@@ -313,14 +360,15 @@ impl Driver {
     }
 
     /// One of our connections is gone.
-    fn lost(&mut self, id: LegId, error: LinkError) {
+    pub(super) fn lost(&mut self, id: LegId, error: LinkError) {
         let Some(at) = self.legs.iter().position(|leg| leg.id == id) else { return };
         let leg = self.legs.remove(at);
         self.paths.forget_leg(id);
         self.lookups.clear();
-        let has_other = self.current_leg().is_some() || !self.legs.is_empty();
-        if leg.is_draining() && (has_other || self.dialing.is_some() || self.dial_at.is_some()) {
-            tracing::debug!(%error, "a connection that was being replaced has ended");
+        // A node that drains may be gone before it is time to dial; then it is time.
+        let has_other = self.legs.iter().any(|leg| leg.purpose == Purpose::Home) || self.is_dialing_home();
+        if leg.purpose == Purpose::Search || (leg.is_leaving() && has_other) {
+            tracing::debug!(%error, "a connection that was not needed any more has ended");
         } else {
             self.come_back(error, leg.handle.is_none());
         }
@@ -334,13 +382,15 @@ impl Driver {
     /// What time demands of the connections.
     pub(super) fn keep_time(&mut self) {
         let now = Instant::now();
+        self.plan_search(now);
+        let needed: Vec<_> = self.legs.iter().map(|leg| self.is_needed(leg.id)).collect();
         let mut ended = Vec::new();
-        for leg in &mut self.legs {
+        for (leg, is_needed) in self.legs.iter_mut().zip(needed) {
             if let Some(LinkEvent::Ended(error)) = leg.link.tick(now) {
                 ended.push((leg.id, error));
             } else if leg.answers_by().is_some_and(|at| at <= now) {
                 ended.push((leg.id, LinkError::Silent("let this peer into the topic")));
-            } else if leg.closes_at.is_some_and(|at| at <= now) {
+            } else if leg.is_over(now, is_needed) {
                 ended.push((leg.id, LinkError::Broke("it was replaced".to_owned())));
             }
         }
@@ -360,6 +410,10 @@ impl Driver {
 
     pub(super) fn leg(&mut self, id: LegId) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    fn is_dialing_home(&self) -> bool {
+        self.dialing.is_some() && self.dialing_for == Purpose::Home
     }
 
     /// Whether `handle` is the topic's number on that connection.

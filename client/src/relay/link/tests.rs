@@ -237,6 +237,38 @@ async fn a_link_with_nothing_to_say_pings_within_the_interval_and_a_deaf_one_is_
     assert!(start.elapsed() <= Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_link_in_doubt_asks_and_lives_on_if_anything_comes_in_time() {
+    let (after, answer) = (Duration::from_secs(3), Duration::from_secs(5));
+    let (mut link, mut relay) = opened().await;
+    link.doubt(after, answer);
+    assert!(link.doubted.is_none(), "the welcome came just now");
+    for _ in 0..2 {
+        tokio::time::advance(after).await;
+        link.doubt(after, answer);
+        link.doubt(after, answer);
+        assert!(matches!(poll_fn(|cx| link.poll(cx)).await, LinkEvent::Flushed));
+        let Frame::Ping { token, padding } = heard(&mut relay).await else { panic!("no ping") };
+        tokio::time::advance(answer / 2).await;
+        relay.send(binary(&Frame::Pong { token, padding })).await.unwrap();
+        assert!(matches!(poll_fn(|cx| link.poll(cx)).await, LinkEvent::Pong));
+        tokio::time::advance(answer / 2).await;
+        assert!(link.tick(Instant::now()).is_none(), "it answered");
+    }
+    let silent_since = Instant::now();
+    tokio::time::advance(after).await;
+    link.doubt(after, answer);
+    assert!(link.tick(Instant::now()).is_none());
+    let ended = loop {
+        tokio::time::sleep_until(link.next_tick()).await;
+        if let Some(LinkEvent::Ended(error)) = link.tick(Instant::now()) {
+            break error.to_string();
+        }
+    };
+    assert!(ended.contains("nothing came for"), "{ended}");
+    assert_eq!(silent_since.elapsed(), after + answer);
+}
+
 #[tokio::test]
 async fn only_the_whole_echo_counts() {
     let (mut link, mut relay) = opened().await;

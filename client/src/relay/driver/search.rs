@@ -1,0 +1,179 @@
+//! Looking for peers that the node cannot reach, and giving connections up that nobody needs.
+//!
+//! A node that lost touch with its cluster cannot tell that from the cluster's end, so it keeps its peers
+//! and says that it is degraded. A client can tell: through the balancer it gets to other nodes. While the
+//! home is degraded and a peer is missed, another connection is opened every few seconds, each at the cost
+//! of the one before unless a conversation uses that one. The peer may be doing the same, so a connection
+//! that leads nowhere stays open until the next one: then it can be found there.
+//!
+//! Nobody is ever disturbed by it: peers of the same conversation keep the way that works ([`super::ways`]),
+//! and once the home is whole again, everything moves back there before the other connections go.
+
+use std::time::Duration;
+
+use culvert_session::SessionId;
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::identity::random_u64;
+use crate::options::{PeerPolicy, SearchPolicy};
+use crate::relay::leg::{LINGER, Leg, Purpose};
+use crate::relay::link::LinkError;
+use crate::relay::paths::LegId;
+
+/// How long the peer of a conversation may owe a sign before it is missed.
+const MISSED: Duration = Duration::from_secs(2);
+
+/// When to look next.
+#[derive(Debug)]
+pub(super) struct Search {
+    policy: SearchPolicy,
+    delay: Duration,
+    next_at: Option<Instant>,
+}
+
+impl Search {
+    pub(super) fn new(policy: SearchPolicy) -> Self {
+        Self { delay: policy.first, next_at: None, policy }
+    }
+
+    /// When to look.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// Sets the time of the next attempt, unless it is set; `dice` is a random number.
+    fn plan(&mut self, now: Instant, dice: u64) {
+        if self.next_at.is_none() {
+            let share = 0.5 + f64::from(dice.to_be_bytes()[0]) / 510.0;
+            self.next_at = Some(now + self.delay.mul_f64(share));
+            self.delay = (self.delay * 3 / 2).min(self.policy.longest);
+        }
+    }
+
+    /// An attempt is made.
+    fn attempted(&mut self) {
+        self.next_at = None;
+    }
+
+    fn stop(&mut self) {
+        (self.next_at, self.delay) = (None, self.policy.first);
+    }
+}
+
+impl Driver {
+    /// Whether to open a connection for the search now; makes room for it.
+    pub(super) fn begins_search(&mut self, now: Instant) -> bool {
+        if self.search.next_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.search.attempted();
+        let in_vain: Vec<_> =
+            self.legs.iter().filter(|leg| leg.purpose == Purpose::Search).map(|leg| leg.id).collect();
+        for id in in_vain {
+            if !self.is_needed(id) {
+                self.lost(id, LinkError::Broke("nobody was found there".to_owned()));
+            }
+        }
+        self.legs.len() < self.search.policy.connections
+    }
+
+    /// Starts and stops the search, and sends the connections home that it led to.
+    pub(super) fn plan_search(&mut self, now: Instant) {
+        let is_degraded = self.home().is_some_and(|home| home.is_degraded);
+        if is_degraded && self.search.policy.connections > 1 && self.misses_somebody() {
+            if self.dialing.is_none() {
+                self.search.plan(now, random_u64());
+            }
+            return;
+        }
+        self.search.stop();
+        let is_whole = self.home().is_some_and(|home| !home.is_degraded && !home.awaits_members);
+        let searching = self.legs.iter().filter(|leg| leg.purpose == Purpose::Search && !leg.is_leaving());
+        let done: Vec<_> =
+            searching.map(|leg| leg.id).filter(|id| is_whole || !self.is_needed(*id)).collect();
+        for id in &done {
+            if let Some(leg) = self.leg(*id) {
+                leg.retire(now);
+            }
+        }
+        if is_whole && !done.is_empty() {
+            self.meet_everybody();
+        }
+    }
+
+    /// The connection that stays.
+    pub(super) fn home(&self) -> Option<&Leg> {
+        self.legs
+            .iter()
+            .rfind(|leg| leg.purpose == Purpose::Home && leg.handle.is_some() && !leg.is_leaving())
+    }
+
+    /// Whether a conversation uses the connection, or its peer did a moment ago.
+    pub(super) fn is_needed(&self, leg: LegId) -> bool {
+        let own = |path| self.paths.ends(path).is_some_and(|(own, _)| own == leg);
+        self.conversations.values().filter(|one| !one.is_closed).any(|one| {
+            let is_heard = one.session.heard().is_some_and(|(path, at)| own(path) && at + LINGER > self.now);
+            one.session.path().is_some_and(own) || is_heard
+        })
+    }
+
+    /// Whether somebody who is wanted is absent or silent.
+    fn misses_somebody(&self) -> bool {
+        let mut talks = self.conversations.values().filter(|one| one.is_established && !one.is_closed);
+        let mut open = talks.clone().filter(|one| one.superseded.is_none());
+        if open.any(|one| one.session.path().is_none() || one.owes(self.now) >= MISSED) {
+            return true;
+        }
+        if self.accept.is_none() || self.refuses || self.stops_by.is_some() {
+            return false;
+        }
+        match &self.settings.policy {
+            PeerPolicy::Only(pinned) => pinned.iter().any(|peer| {
+                let was_ended = self.finished.iter().any(|(finished, _)| finished == peer);
+                *peer != self.settings.identity.peer_id() && !was_ended && !self.talks_to(peer)
+            }),
+            // Anybody will do.
+            PeerPolicy::Anyone | PeerPolicy::Ask(_) => talks.next().is_none(),
+        }
+    }
+
+    /// The peer of a conversation owes a sign: if the relay has been silent, too, it is asked for one.
+    pub(super) fn doubt_leg_of(&mut self, id: SessionId) {
+        let (now, after) = (self.now, self.settings.liveness.after);
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        let path = conversation.session.path();
+        if conversation.owes(now) < after {
+            return;
+        }
+        let leg = path.and_then(|path| self.paths.ends(path)).map(|(leg, _)| leg);
+        let answer = self.settings.liveness.answer;
+        if let Some(leg) = leg.and_then(|leg| self.leg(leg)) {
+            leg.link.doubt(after, answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_become_rarer_up_to_the_longest_time_and_start_over_after_the_search() {
+        let mut search = Search::new(SearchPolicy::default());
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            search.plan(now, u64::MAX);
+            search.plan(now + Duration::from_secs(9), 0);
+            let at = search.next_at().unwrap();
+            waits.push((at - now).as_millis());
+            search.attempted();
+            now = at;
+        }
+        assert_eq!(waits, [2000, 3000, 4500, 6750, 10_125, 15_187, 20_000, 20_000]);
+        search.stop();
+        search.plan(now, 0);
+        assert_eq!(search.next_at().unwrap() - now, Duration::from_secs(1), "half of it by chance");
+    }
+}
