@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::pairs::{Ledger, Traffic, percentile};
-use common::{Pair, message, pair};
+use common::{PATIENCE, Pair, message, pair};
 use culvert_client::{Connection, MemoryTransport, TopicSecret};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -102,6 +102,27 @@ async fn messages_that_arrive_once_and_in_order_balance_and_the_pair_goes_on() {
     assert_eq!((ledger.pauses.len(), ledger.delays.len()), (1, 1));
     pairs[0].anna.send(b"still here").await.unwrap();
     assert_eq!(message(&mut pairs[0].ben).await, b"still here");
+}
+
+#[tokio::test]
+async fn it_goes_on_when_every_pair_does() {
+    let secret = TopicSecret::generate();
+    let pair = pair(&secret, Box::new(MemoryTransport::new()), Box::new(MemoryTransport::new())).await;
+    let traffic = Traffic::start(vec![pair], PACE);
+    traffic.goes_on(10, PATIENCE).await;
+    let (_pairs, ledger) = traffic.end().await;
+    ledger.balances();
+    assert!(ledger.messages >= 10, "{}", ledger.messages);
+}
+
+#[tokio::test]
+#[should_panic(expected = "1 of 1 pairs do not go on")]
+async fn it_does_not_go_on_when_one_pair_does_not() {
+    let secret = TopicSecret::generate();
+    let pair = pair(&secret, Box::new(MemoryTransport::new()), Box::new(MemoryTransport::new())).await;
+    // The second message of an hourly pace is not due.
+    let traffic = Traffic::start(vec![pair], Duration::from_secs(3600));
+    traffic.goes_on(2, Duration::from_millis(100)).await;
 }
 
 #[tokio::test]

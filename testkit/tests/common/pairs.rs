@@ -3,12 +3,14 @@
 //! In every pair one peer sends numbered messages at an even pace, and the other checks that each arrives
 //! once and in order, and how long nothing came.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use culvert_client::{Connection, RelayOptions, TopicSecret};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 
 use super::{Pair, pair, transport};
 
@@ -24,6 +26,8 @@ const MESSAGE: usize = 32;
 /// Numbered messages that flow in all pairs until they are told to end.
 pub(crate) struct Traffic {
     end: watch::Sender<bool>,
+    /// Messages that each pair has delivered so far.
+    delivered: Arc<[AtomicU64]>,
     pairs: JoinSet<(Pair, Result<Received, String>)>,
 }
 
@@ -72,15 +76,17 @@ impl Traffic {
     /// Lets one peer of every pair send a message each `pace`, evenly spread over all pairs.
     pub(crate) fn start(pairs: Vec<Pair>, pace: Duration) -> Self {
         let (end, start, count) = (watch::Sender::new(false), Instant::now(), pairs.len());
+        let delivered: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
         let mut running = JoinSet::new();
         for (number, mut pair) in pairs.into_iter().enumerate() {
             let first = start + pace.mul_f64(number as f64 / count as f64);
             let (sending, receiving) = (end.subscribe(), end.subscribe());
+            let delivered = delivered.clone();
             running.spawn(async move {
                 let Pair { anna, ben, .. } = &mut pair;
                 let both = tokio::try_join!(
                     send(anna, start, first, pace, sending),
-                    receive(ben, start, pace, receiving),
+                    receive(ben, start, pace, receiving, &delivered[number]),
                 );
                 let sum = both.and_then(|(sent, received)| match received.messages {
                     all if all == sent => Ok(received),
@@ -89,7 +95,24 @@ impl Traffic {
                 (pair, sum.map_err(|wrong| format!("pair {number}: {wrong}")))
             });
         }
-        Self { end, pairs: running }
+        Self { end, delivered, pairs: running }
+    }
+
+    /// Waits until every pair has delivered so many messages more than it has now: whatever was wrong with
+    /// the network is over for all of them.
+    pub(crate) async fn goes_on(&self, more: u64, deadline: Duration) {
+        let now = || self.delivered.iter().map(|pair| pair.load(Ordering::Relaxed));
+        let (before, end): (Vec<u64>, _) = (now().collect(), Instant::now() + deadline);
+        let mut ticks = interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            let short = now().zip(&before).filter(|(now, before)| *now < *before + more).count();
+            if short == 0 {
+                return;
+            }
+            let all = before.len();
+            assert!(Instant::now() < end, "{short} of {all} pairs do not go on after {deadline:?}");
+        }
     }
 
     /// Stops sending and waits for what is on the way. The pairs stay in conversation.
@@ -161,6 +184,7 @@ async fn receive(
     start: Instant,
     pace: Duration,
     mut end: watch::Receiver<bool>,
+    delivered: &AtomicU64,
 ) -> Result<Received, String> {
     let mut received = Received::default();
     let mut last_delivery: Option<Instant> = None;
@@ -191,5 +215,6 @@ async fn receive(
         }
         received.longest_delay = received.longest_delay.max(now - sent);
         received.messages += 1;
+        delivered.store(received.messages, Ordering::Relaxed);
     }
 }
