@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use culvert_wire::limits::HEADER_LEN;
 use culvert_wire::{Class, ConnId, Frame, Handle, Kind, TopicId};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -42,11 +44,16 @@ struct Counts {
 impl Load {
     /// Connects every pair and starts it. Only within a [`tokio::task::LocalSet`].
     pub(crate) async fn start(self, relay: &Relay) -> Result<Running> {
+        self.start_across(relay, relay).await
+    }
+
+    /// The same with all senders on one relay and all receivers on another.
+    pub(crate) async fn start_across(self, from: &Relay, to: &Relay) -> Result<Running> {
         ensure!(self.window >= ACKNOWLEDGED_AT_ONCE, "a window below {ACKNOWLEDGED_AT_ONCE} never moves");
         let counts = Rc::new(Counts::default());
         let mut pairs = Vec::with_capacity(self.pairs);
         for _ in 0..self.pairs {
-            pairs.push(self.connect(relay).await?);
+            pairs.push(connect(from, to, self.payload, self.window).await?);
         }
         let mut tasks = JoinSet::new();
         for (sender, receiver) in pairs {
@@ -56,43 +63,79 @@ impl Load {
         Ok(Running { counts, tasks })
     }
 
-    async fn connect(&self, relay: &Relay) -> Result<(End, End)> {
-        let mut sender = Peer::connect(relay, BUFFER).await?;
-        let mut receiver = Peer::connect(relay, BUFFER).await?;
-        let mut topic = TopicId([0; 32]);
-        topic.0[..8].copy_from_slice(&sender.conn.0.to_be_bytes());
-        // Topic ids are hashes in real life.
-        topic.0.rotate_left(7);
-        let handle = sender.join(topic).await?;
-        let answer = receiver.join(topic).await?;
-        let data = send_frame(handle, receiver.conn, self.payload)?;
-        let acknowledgement = send_frame(answer, sender.conn, 4)?;
-        Ok((
-            End { peer: sender, batch: data.repeat(self.window), message: data.len() },
-            End {
-                peer: receiver,
-                batch: acknowledgement.repeat(self.window / ACKNOWLEDGED_AT_ONCE + 1),
-                message: acknowledgement.len(),
-            },
-        ))
+    /// The same at a fixed rate for all pairs together, without acknowledgements.
+    pub(crate) async fn start_paced(self, from: &Relay, to: &Relay, rate: usize) -> Result<Running> {
+        let counts = Rc::new(Counts::default());
+        let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
+        for _ in 0..self.pairs {
+            let (sender, receiver) = connect(from, to, self.payload, self.window).await?;
+            senders.push(sender);
+            tasks.spawn_local(count(receiver, counts.clone()));
+        }
+        tasks.spawn_local(pace(senders, rate));
+        Ok(Running { counts, tasks })
     }
 }
 
+/// A sender and a receiver in a topic of their own.
+pub(crate) async fn connect(from: &Relay, to: &Relay, payload: usize, window: usize) -> Result<(End, End)> {
+    let mut sender = Peer::connect(from, BUFFER).await?;
+    let mut receiver = Peer::connect(to, BUFFER).await?;
+    let mut topic = TopicId([0; 32]);
+    topic.0[..8].copy_from_slice(&sender.conn.0.to_be_bytes());
+    // Topic ids are hashes in real life.
+    topic.0.rotate_left(7);
+    let handle = sender.join(topic).await?;
+    let answer = receiver.join(topic).await?;
+    let data = send_frame(handle, receiver.conn, payload)?;
+    let acknowledgement = send_frame(answer, sender.conn, 4)?;
+    Ok((
+        End { peer: sender, batch: data.repeat(window), message: data.len(), payload },
+        End {
+            peer: receiver,
+            batch: acknowledgement.repeat(window / ACKNOWLEDGED_AT_ONCE + 1),
+            message: acknowledgement.len(),
+            payload: 4,
+        },
+    ))
+}
+
 /// One side of a pair, with its messages put together in advance.
-struct End {
-    peer: Peer,
-    batch: Vec<u8>,
+pub(crate) struct End {
+    pub(crate) peer: Peer,
+    pub(crate) batch: Vec<u8>,
     message: usize,
+    payload: usize,
 }
 
 impl End {
-    async fn send(&mut self, count: usize) -> Result<()> {
+    pub(crate) async fn send(&mut self, count: usize) -> Result<()> {
         self.peer.socket.write_all(&self.batch[..count * self.message]).await?;
         Ok(self.peer.socket.flush().await?)
     }
 
+    /// Sends one frame whose payload begins with this number.
+    pub(crate) async fn send_stamped(&mut self, stamp: u64) -> Result<()> {
+        let begin = self.message - self.payload;
+        self.batch[begin..begin + 8].copy_from_slice(&stamp.to_be_bytes());
+        self.send(1).await
+    }
+
+    /// Waits for frames, and gives the numbers with which their payloads begin.
+    pub(crate) async fn received_stamps(&mut self) -> Result<Vec<u64>> {
+        self.peer.inbox.fill(&mut *self.peer.socket).await?;
+        let mut stamps = Vec::new();
+        while let Some(message) = self.peer.inbox.next()? {
+            if message.first().copied().and_then(Kind::from_number) == Some(Kind::Deliver) {
+                let stamp = message.get(HEADER_LEN..).and_then(|payload| payload.first_chunk());
+                stamps.push(u64::from_be_bytes(*stamp.context("a frame without a number")?));
+            }
+        }
+        Ok(stamps)
+    }
+
     /// Waits for frames, and gives how many were delivered and how many of its own were not.
-    async fn received(&mut self) -> Result<(usize, usize)> {
+    pub(crate) async fn received(&mut self) -> Result<(usize, usize)> {
         self.peer.inbox.fill(&mut *self.peer.socket).await?;
         let (mut delivered, mut undelivered) = (0, 0);
         while let Some(message) = self.peer.inbox.next()? {
@@ -123,6 +166,31 @@ async fn send(mut end: End, window: usize, counts: Rc<Counts>) -> Result<()> {
         let (acknowledgements, undelivered) = end.received().await?;
         counts.undelivered.set(counts.undelivered.get() + undelivered as u64);
         in_flight -= (acknowledgements * ACKNOWLEDGED_AT_ONCE + undelivered).min(in_flight);
+    }
+}
+
+/// Every millisecond, each of the senders sends its share.
+async fn pace(mut senders: Vec<End>, rate: usize) -> Result<()> {
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    let mut sent = 0;
+    loop {
+        ticks.tick().await;
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as usize;
+        // A sender at a time, so that a late tick does not become one large write.
+        while sent < due {
+            let next = sent % senders.len();
+            senders[next].send(1).await?;
+            sent += 1;
+        }
+    }
+}
+
+/// Counts what arrives.
+async fn count(mut end: End, counts: Rc<Counts>) -> Result<()> {
+    loop {
+        let (delivered, _) = end.received().await?;
+        counts.delivered.set(counts.delivered.get() + delivered as u64);
     }
 }
 

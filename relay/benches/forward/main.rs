@@ -9,9 +9,11 @@
 //! cargo bench -p culvert-relay --bench forward                  # CPU per frame
 //! cargo bench -p culvert-relay --bench forward -- syscalls      # under strace -c
 //! cargo bench -p culvert-relay --bench forward -- idle          # memory per connection
+//! cargo bench -p culvert-relay --bench forward -- cluster       # two relays through Redis
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its result is what it prints")]
 
+mod cluster;
 mod idle;
 mod load;
 mod peer;
@@ -54,6 +56,9 @@ enum What {
     Throughput(Throughput),
     /// System calls per forwarded frame, counted by `strace -c -f`, which slows the relay down.
     Syscalls(Throughput),
+    /// Two relays and a Redis of its own: CPU per frame on each, Redis' share of a core at a fixed rate, and
+    /// latency beside that of one node.
+    Cluster(cluster::Options),
     /// Resident memory per idle, joined connection, and the CPU that making it took.
     Idle {
         /// Connections.
@@ -93,6 +98,7 @@ fn main() -> Result<()> {
         match what {
             What::Throughput(options) => throughput(&args, &options, false).await,
             What::Syscalls(options) => throughput(&args, &options, true).await,
+            What::Cluster(options) => cluster::run(&args, &options).await,
             What::Idle { connections } => memory(&args, connections).await,
         }
     })
@@ -119,8 +125,12 @@ impl Args {
     }
 
     async fn start(&self, security: Security) -> Result<Relay> {
+        self.start_with(security, &self.relay_args).await
+    }
+
+    async fn start_with(&self, security: Security, more: &[String]) -> Result<Relay> {
         let binary = self.relay.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_culvert-relay").into());
-        Relay::start(&binary, security, &self.relay_args).await
+        Relay::start(&binary, security, more).await
     }
 }
 

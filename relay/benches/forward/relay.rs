@@ -58,6 +58,23 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
+    /// CPU time of all threads of a process so far.
+    pub(crate) fn of(process: u32) -> Result<Cpu> {
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{process}/task"))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanoseconds += text.split(' ').next().context("schedstat")?.parse::<u64>()?;
+        }
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        // The name in parentheses may hold blanks; user and system time are the 14th and 15th field.
+        let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+        let ticks = |field: usize| -> Result<Duration> {
+            let ticks: u64 = fields.get(field - 3).context("stat")?.parse()?;
+            Ok(Duration::from_millis(ticks * 1000 / TICKS))
+        };
+        Ok(Cpu { total: Duration::from_nanos(nanoseconds), user: ticks(14)?, system: ticks(15)? })
+    }
+
     /// What was used since.
     pub(crate) fn since(self, before: Cpu) -> Cpu {
         Cpu {
@@ -116,19 +133,7 @@ impl Relay {
 
     /// CPU time of all its threads so far.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text.split(' ').next().context("schedstat")?.parse::<u64>()?;
-        }
-        let stat = self.read("stat")?;
-        // The name in parentheses may hold blanks; user and system time are the 14th and 15th field.
-        let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
-        let ticks = |field: usize| -> Result<Duration> {
-            let ticks: u64 = fields.get(field - 3).context("stat")?.parse()?;
-            Ok(Duration::from_millis(ticks * 1000 / TICKS))
-        };
-        Ok(Cpu { total: Duration::from_nanos(nanoseconds), user: ticks(14)?, system: ticks(15)? })
+        Cpu::of(self.process.id())
     }
 
     /// Resident memory in bytes.
