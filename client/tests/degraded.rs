@@ -93,6 +93,21 @@ async fn peers_that_never_met_find_each_other_across_the_cut() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_finds_a_node_that_reaches_everybody_moves_there() -> Result<()> {
+    const PAIRS: usize = 6;
+    let (cluster, balancer) = cluster(3).await?;
+    let mut talk = Talk::begin(&balancer.url(), PAIRS, Duration::from_millis(50)).await?;
+    let [one, two, whole] = cluster.nodes() else { anyhow::bail!("three nodes") };
+    cluster.hub().cut(one.id(), two.id());
+    talk.hear_everybody().await?;
+    until(SEARCH, "one connection each", || balancer.open(None) == 2 * PAIRS).await?;
+    assert!(balancer.open(Some(whole.addr())) > 0);
+    talk.hear_everybody().await?;
+    talk.end().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_search_for_nobody_holds_few_connections_and_ends_with_the_cut() -> Result<()> {
     let (cluster, balancer) = cluster(2).await?;
     cut(&cluster);

@@ -233,12 +233,19 @@ impl Driver {
         };
         leg.handle = Some(handle);
         leg.is_degraded = members.degraded;
-        let purpose = leg.purpose;
+        let (purpose, conn) = (leg.purpose, leg.conn());
         for member in members.list.into_iter().filter(|member| member.peer != me) {
             leg.roster.add(member);
         }
         if purpose == Purpose::Search {
-            return self.meet_everybody();
+            if members.degraded || self.home().is_none_or(|home| !home.is_degraded) {
+                return self.meet_everybody();
+            }
+            // A node that reaches everybody: that is a better home.
+            if let Some(leg) = self.leg(id) {
+                leg.purpose = Purpose::Home;
+            }
+            self.replaces = conn;
         }
         // The join went there and its answer came back.
         self.settings.reconnect.proved_alive();

@@ -4,7 +4,8 @@
 //! and says that it is degraded. A client can tell: through the balancer it gets to other nodes. While the
 //! home is degraded and a peer is missed, another connection is opened every few seconds, each at the cost
 //! of the one before unless a conversation uses that one. The peer may be doing the same, so a connection
-//! that leads nowhere stays open until the next one: then it can be found there.
+//! that leads nowhere stays open until the next one: then it can be found there. One that leads to a node
+//! that is not degraded becomes the home.
 //!
 //! Nobody is ever disturbed by it: peers of the same conversation keep the way that works ([`super::ways`]),
 //! and once the home is whole again, everything moves back there before the other connections go.

@@ -136,7 +136,9 @@ impl Driver {
         if conversation.session.path().is_none() || conversation.owes(self.now) >= conversation.patience() {
             return self.review(id);
         }
-        conversation.session.ask();
+        if conversation.session.unanswered().is_none() {
+            conversation.session.ask();
+        }
         let patience = conversation.patience();
         self.touch(id);
         self.plan_review(id, patience);
