@@ -185,8 +185,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// How many nodes the cluster has, this one included; 1 until it is said.
     fn nodes(&self, count: u32);
 
-    /// Tells the connections here that letters from this node may have been lost.
-    fn gap(&self, from: NodeId, count: u32);
+    /// Tells the connections here that letters from another node were lost: those in topics that
+    /// `concerns` names. It may tell more than had any coming.
+    fn gap(&self, concerns: &dyn Fn(&TopicId) -> bool, count: u32);
 
     /// Says whether the rest of the cluster is out of reach.
     fn degraded(&self, degraded: bool);

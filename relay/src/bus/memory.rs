@@ -50,7 +50,7 @@ impl Hub {
         for (from, to) in [(a, b), (b, a)] {
             self.cuts.write().remove(&(from, to));
             if let Some(count) = self.lost.lock().remove(&(from, to)) {
-                self.tell(to, |inbox| inbox.gap(from, count));
+                self.tell(to, |inbox| inbox.gap(&|_| true, count));
             }
         }
         for node in [a, b] {

@@ -11,7 +11,7 @@ use culvert_wire::{
     Class, Close, ConnId, Frame, Handle, Header, Kind, Member, Members, NodeId, Notice, PeerId, TopicId,
     Verdict,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -263,11 +263,14 @@ impl Inbox for Local {
         self.nodes.store(count.max(1), Ordering::Relaxed);
     }
 
-    fn gap(&self, _from: NodeId, count: u32) {
-        for link in self.links() {
-            self.metrics.gaps.increment(1);
-            link.outbox.push_own(&Frame::Gap { from: None, count });
-        }
+    fn gap(&self, concerns: &dyn Fn(&TopicId) -> bool, count: u32) {
+        let mut told = HashSet::new();
+        self.topics.visit(|topic, member| {
+            if concerns(topic) && told.insert(member.link.id) {
+                self.metrics.gaps.increment(1);
+                member.link.outbox.push_own(&Frame::Gap { from: None, count });
+            }
+        });
     }
 
     fn degraded(&self, degraded: bool) {

@@ -252,7 +252,7 @@ impl Flows {
         let Entry::New { lost } = flow.incoming.lock().begin(&header) else { return Err(Discard::Old) };
         if lost > 0 {
             self.metrics.lost.increment(lost);
-            self.inbox.gap(flow.node, u32::try_from(lost).unwrap_or(u32::MAX));
+            self.inbox.gap(&|_| true, u32::try_from(lost).unwrap_or(u32::MAX));
         }
         let missed = flow.outgoing.lock().confirmed(&header);
         if let Some(lost) = missed {
