@@ -43,6 +43,12 @@ pub enum SyncEvent {
         /// Whether it is there now.
         connected: bool,
     },
+    /// The relay does not let this peer back in, for example because its ticket was revoked: the topic and
+    /// every conversation in it ended.
+    RelayEnded {
+        /// What the relay said, and what to do.
+        reason: String,
+    },
     /// The relay's cluster lost (or found again) its registry: peers on other nodes may be missing.
     RelayDegraded {
         /// Whether it is degraded now.

@@ -122,6 +122,6 @@ pub use options::{
     AccessToken, AdmissionSource, LivenessPolicy, PeerPolicy, ProxyChoice, RelayOptions, SearchPolicy,
 };
 pub use reconnect::ReconnectPolicy;
-pub use relay::{ConnectionError, ReceiveHalf, RelayConnection, RelayTransport, SendHalf};
+pub use relay::{ConnectionError, ReceiveHalf, RelayConnection, RelayEnd, RelayTransport, SendHalf};
 pub use topic::{TopicSecret, derive_topic, derive_topic_keyed};
 pub use transport::{Connection, PeerInfo, TopicHash, Transport};

@@ -8,6 +8,7 @@ mod channel;
 mod connection;
 mod conversation;
 mod driver;
+mod end;
 mod leg;
 pub(crate) mod link;
 mod paths;
@@ -16,6 +17,7 @@ mod roster;
 pub use connection::{
     ConnectionError, ConnectionStats, MAX_MESSAGE, ReceiveHalf, RelayConnection, SendHalf, Unacknowledged,
 };
+pub use end::RelayEnd;
 pub use link::LinkError;
 
 use std::collections::HashMap;
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::channel::{Accept, Command};
 use self::driver::{Driver, Settings};
+use self::end::EndCell;
 use self::link::{Introduction, Link, LinkEvent};
 use self::roster::Run;
 use crate::config::{ConfigError, TransportConfig};
@@ -66,6 +69,8 @@ struct Driven {
     commands: mpsc::UnboundedSender<Command>,
     /// Whether `connect` was called; before that the topic is only announced.
     is_connected: bool,
+    /// Why it ended for good, once it has.
+    end: EndCell,
 }
 
 impl RelayTransport {
@@ -98,7 +103,15 @@ impl RelayTransport {
         &self.url
     }
 
-    /// As [`Transport::connect`], with the conversations' own type.
+    /// Why the receiver that `connect` gave for this topic has ended, if the relay does not let this peer
+    /// back in: a ticket that expired or was revoked, for example. `None` as long as it goes on, and after
+    /// [`Transport::disconnect`]. [`SyncEvent::RelayEnded`](crate::SyncEvent::RelayEnded) tells it, too.
+    pub fn ended(&self, topic: &TopicHash) -> Option<&RelayEnd> {
+        self.topics.get(topic)?.end.get()
+    }
+
+    /// As [`Transport::connect`], with the conversations' own type. When the receiver ends,
+    /// [`RelayTransport::ended`] says why.
     ///
     /// # Errors
     /// As [`Transport::connect`].
@@ -144,10 +157,11 @@ impl RelayTransport {
         };
         let (commands, inbox) = mpsc::unbounded_channel();
         let (ready, entered) = oneshot::channel();
-        let driver = Driver::new(settings, commands.clone(), ready);
+        let end = EndCell::default();
+        let driver = Driver::new(settings, commands.clone(), ready, Arc::clone(&end));
         self.tasks.spawn(driver.run(inbox, self.stop.clone()));
         entered.await.context("the relay's task ended")??;
-        self.topics.insert(topic, Driven { commands, is_connected: false });
+        self.topics.insert(topic, Driven { commands, is_connected: false, end });
         Ok(())
     }
 

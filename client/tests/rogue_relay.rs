@@ -4,14 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests, a panic is the failure")]
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
-use culvert_client::{RelayOptions, RelayTransport, Transport, TransportConfig, TransportMode};
+use culvert_client::{
+    RelayOptions, RelayTransport, SyncBroadcaster, SyncEvent, Transport, TransportConfig, TransportMode,
+};
 use culvert_wire::limits::MAX_PAYLOAD;
 use culvert_wire::{
-    Challenge, Class, ConnId, Frame, Generation, Handle, Member, Members, NodeId, PeerId, SUBPROTOCOL,
+    Challenge, Class, Close, ConnId, Frame, Generation, Handle, Member, Members, NodeId, PeerId, SUBPROTOCOL,
     TopicId, VERSION, Welcome,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -21,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
-use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 const TOPIC: [u8; 32] = [3; 32];
 const LIMIT: Duration = Duration::from_millis(800);
@@ -40,13 +44,17 @@ where
             connections.spawn(script(stream));
         }
     });
+    Ok((transport(url, RelayOptions::default())?, server))
+}
+
+fn transport(url: String, options: RelayOptions) -> Result<RelayTransport> {
     let config = TransportConfig {
         mode: TransportMode::Relay,
         relay_url: Some(url),
         timeout_ms: LIMIT.as_millis().try_into()?,
         ..Default::default()
     };
-    Ok((RelayTransport::new(config, RelayOptions::default())?, server))
+    Ok(RelayTransport::new(config, options)?)
 }
 
 async fn refusal<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Result<String>
@@ -153,6 +161,63 @@ async fn a_relay_that_stops_answering_is_given_up_in_time() -> Result<()> {
     };
     let error = refusal(other_topic).await?;
     assert!(error.contains("did not let this peer into the topic in time"), "{error}");
+    Ok(())
+}
+
+/// Lets the peer into the topic, then closes the connection with this code.
+async fn closing(stream: TcpStream, code: u16) {
+    let mut socket = welcoming(stream).await;
+    let topic = TopicId(TOPIC);
+    say(&mut socket, &Frame::Joined { handle: Handle(1), topic, members: Members::default() }).await;
+    // The join, so that the client reads the answer before the end.
+    socket.next().await.unwrap().unwrap();
+    let frame = CloseFrame { code: code.into(), reason: "a relay's words".into() };
+    // The client may be gone first.
+    let _ = socket.close(Some(frame)).await;
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+#[tokio::test]
+async fn every_close_says_whether_to_come_back_and_the_end_says_why() -> Result<()> {
+    for close in Close::ALL {
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let (unheard, _server) = against(move |stream| {
+            count.fetch_add(1, Ordering::SeqCst);
+            closing(stream, close.code())
+        })
+        .await?;
+        let hub = SyncBroadcaster::default();
+        let mut events = hub.subscribe();
+        let options = RelayOptions { broadcaster: Some(hub), ..Default::default() };
+        let mut transport = transport(unheard.relay_url().to_string(), options)?;
+        let mut connections = transport.connect_relay(TOPIC).await?;
+        if close.may_reconnect() {
+            let again = async {
+                while opened.load(Ordering::SeqCst) < 3 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(LIMIT * 4, again)
+                .await
+                .map_err(|_| anyhow::anyhow!("{close:?}: it did not come back"))?;
+            assert_eq!(transport.ended(&TOPIC), None);
+            continue;
+        }
+        assert!(timeout(LIMIT * 4, connections.recv()).await?.is_none(), "{close:?}");
+        let end = transport.ended(&TOPIC).unwrap();
+        assert_eq!(end.close, Some(*close));
+        assert!(end.reason.contains(close.sentence()), "{end}");
+        let told = async {
+            loop {
+                if let SyncEvent::RelayEnded { reason } = events.recv().await? {
+                    return anyhow::Ok(reason);
+                }
+            }
+        };
+        assert_eq!(timeout(LIMIT, told).await??, end.reason);
+        assert_eq!(opened.load(Ordering::SeqCst), 1, "{close:?}: it came back");
+    }
     Ok(())
 }
 

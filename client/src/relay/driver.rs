@@ -33,6 +33,7 @@ use super::WAITING_CONNECTIONS;
 use super::channel::{Accept, Command};
 use super::connection::RelayConnection;
 use super::conversation::Conversation;
+use super::end::EndCell;
 use super::leg::{Leg, Purpose};
 use super::link::{Link, LinkError, LinkEvent};
 use super::paths::{LegId, Paths};
@@ -96,6 +97,7 @@ pub(crate) struct Driver {
     renewal: Option<Renewal>,
     replaces: ConnId,
     ready: Option<Ready>,
+    end: EndCell,
     ready_by: Instant,
     last_error: Option<LinkError>,
     /// Connections that are being closed.
@@ -138,7 +140,12 @@ enum Wake {
 }
 
 impl Driver {
-    pub(crate) fn new(settings: Settings, commands: mpsc::UnboundedSender<Command>, ready: Ready) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        commands: mpsc::UnboundedSender<Command>,
+        ready: Ready,
+        end: EndCell,
+    ) -> Self {
         let origin = Instant::now();
         Self {
             origin,
@@ -153,6 +160,7 @@ impl Driver {
             renewal: None,
             replaces: ConnId::NONE,
             ready: Some(ready),
+            end,
             ready_by: origin + settings.limit,
             last_error: None,
             goodbyes: JoinSet::new(),

@@ -16,6 +16,7 @@ use crate::dial::DialError;
 use crate::identity::random_u64;
 use crate::options::AdmissionSource;
 use crate::reconnect::{Ended, Next};
+use crate::relay::end::RelayEnd;
 use crate::relay::leg::{LINGER, Leg, Purpose};
 use crate::relay::link::{Introduction, Link, LinkError, LinkEvent};
 use crate::relay::paths::LegId;
@@ -136,29 +137,32 @@ impl Driver {
                 Some(ready) => self.give_up_with(ready, error),
                 None => {
                     tracing::warn!(relay = %self.settings.dialer.relay(), %error, "the relay does not let this peer back in");
-                    self.give_up(&error.to_string());
+                    self.give_up(RelayEnd::of(&error));
                 }
             },
         }
     }
 
     fn give_up_with(&mut self, ready: super::Ready, error: LinkError) {
-        let reason = error.to_string();
+        let end = RelayEnd::of(&error);
         // Whoever asked may have stopped waiting.
         drop(ready.send(Err(error.into())));
-        self.give_up(&reason);
+        self.give_up(end);
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn give_up(&mut self, end: RelayEnd) {
         self.stops_by = Some(Instant::now());
         self.dial_at = None;
         let ids: Vec<_> = self.conversations.keys().copied().collect();
         for id in ids {
             if let Some(conversation) = self.conversations.get_mut(&id) {
-                conversation.fail(self.now, reason.to_owned());
+                conversation.fail(self.now, end.reason.clone());
                 self.touch(id);
             }
         }
+        self.publish(SyncEvent::RelayEnded { reason: end.reason.clone() });
+        // It ends once.
+        drop(self.end.set(end));
     }
 
     /// Something from one of our connections.
