@@ -143,9 +143,11 @@ async fn sentinels_replace_a_master_that_dies_and_one_that_is_told_to_go() {
     let mut redis = RedisSentinels::start().await.unwrap();
     assert_eq!((redis.reach().mode(), redis.reach().servers().len()), (Mode::Sentinel, 3));
     let first = redis.master().addr();
-    let () = redis.master().ask(&["SET", "key", "value"]).await.unwrap();
-    let one_replica = redis.master().ask::<u64>(&["WAIT", "1", "9000"]).await.unwrap();
-    assert_eq!(one_replica, 1);
+    // In one connection: a client waits for its own writes.
+    let mut client = redis.master().connect().await.unwrap();
+    let copied =
+        redis::pipe().cmd("SET").arg("key").arg("value").ignore().cmd("WAIT").arg(1).arg(9000).clone();
+    assert_eq!(copied.query_async::<[u64; 1]>(&mut client).await.unwrap(), [1], "replicas that have it");
 
     redis.kill_master().await.unwrap();
     let second = redis.master().addr();
