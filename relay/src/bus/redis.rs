@@ -4,6 +4,7 @@
 //! coalesced), who is where is registered under leases, and all of it is registered anew by the nodes
 //! when Redis comes back empty.
 
+pub mod check;
 pub mod flow;
 pub mod flows;
 pub mod incarnation;

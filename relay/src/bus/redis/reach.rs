@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use culvert_service_kit::Secret;
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
 use tokio::sync::{Mutex, watch};
@@ -43,6 +44,12 @@ const CLUSTER_PERIOD: Duration = Duration::from_secs(5);
 /// A server that serves channels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place(Arc<Server>);
+
+impl From<Server> for Place {
+    fn from(server: Server) -> Self {
+        Self(Arc::new(server))
+    }
+}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,6 +104,11 @@ pub enum ReachError {
 pub struct Reach {
     keys: Keys,
     timeout: Duration,
+    user: Option<String>,
+    given: Vec<Place>,
+    /// To the given addresses; Sentinels know other users.
+    seed_link: Arc<Link>,
+    /// To the servers themselves.
     link: Arc<Link>,
     mode: Mode,
     learner: Mutex<Learner>,
@@ -115,7 +127,7 @@ struct Learner {
 
 enum Lender {
     Master(MasterPool),
-    Cluster(SharedCluster),
+    Cluster(Box<SharedCluster>),
 }
 
 enum Source {
@@ -146,26 +158,35 @@ impl Reach {
             link.client(server, redis::ProtocolVersion::RESP3)?;
         }
         let link = Arc::new(link);
-        let servers = settings.servers.clone();
+        let given: Vec<Place> = settings.servers.iter().cloned().map(Place::from).collect();
+        let mut seed_link = Arc::clone(&link);
         let from = match &settings.mode {
-            Mode::Standalone => Source::Fixed(Place(Arc::new(servers[0].clone()))),
+            Mode::Standalone => Source::Fixed(given[0].clone()),
             Mode::Sentinel { master } => {
                 let (user, secret) = (&settings.sentinel_user, password(&settings.sentinel_password));
-                let link = Link::new(user.as_deref(), secret.as_deref(), settings.ca.as_deref(), limit)?;
-                Source::Sentinels(Sentinels::new(master.clone(), servers.clone(), link))
+                let ca = settings.ca.as_deref();
+                seed_link = Arc::new(Link::new(user.as_deref(), secret.as_deref(), ca, limit)?);
+                Source::Sentinels(Sentinels::new(
+                    master.clone(),
+                    settings.servers.clone(),
+                    Arc::clone(&seed_link),
+                ))
             }
-            Mode::Cluster => Source::Seeds(Seeds::new(servers.clone(), Arc::clone(&link))),
+            Mode::Cluster => Source::Seeds(Seeds::new(settings.servers.clone(), Arc::clone(&link))),
         };
         let lender = match settings.mode {
             Mode::Cluster => {
-                let seed = Place(Arc::new(servers[0].clone()));
-                Lender::Cluster(SharedCluster::new(link.cluster(&servers)?, Arc::clone(&link), seed))
+                let client = link.cluster(&settings.servers)?;
+                Lender::Cluster(Box::new(SharedCluster::new(client, Arc::clone(&link), given[0].clone())))
             }
             Mode::Standalone | Mode::Sentinel { .. } => Lender::Master(MasterPool::new(Arc::clone(&link))),
         };
         Ok(Self {
             keys: Keys::new(&settings.prefix),
             timeout: limit,
+            user: settings.user.clone(),
+            given,
+            seed_link,
             link,
             mode: settings.mode.clone(),
             learner: Mutex::new(Learner { from, tried: None }),
@@ -236,7 +257,7 @@ impl Reach {
         };
         if topology.wait_for(moved).await.is_err() {
             // The sender lives as long as `self`.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -312,7 +333,26 @@ impl Reach {
         }
     }
 
-    /// Every server that serves something, or the ones to begin at while that is not known.
+    /// The ACL user, if not the default one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Opens a connection to each of the given addresses, whatever is there.
+    pub(super) async fn given(&self) -> Vec<(Place, Result<MultiplexedConnection, ReachError>)> {
+        join_all(self.given.iter().map(|place| async {
+            let opened = self.seed_link.open(&place.0, None).await;
+            (place.clone(), opened)
+        }))
+        .await
+    }
+
+    /// Says what an error of a server means.
+    pub(super) fn error(&self, place: &Place, error: RedisError) -> ReachError {
+        self.link.error(&place.0, error)
+    }
+
+    /// Every server that serves something.
     pub(super) async fn places(&self) -> Result<Vec<Place>, ReachError> {
         let topology = timeout(self.timeout, self.topology()).await.map_err(|_| self.late())??;
         Ok(topology.places())
@@ -337,7 +377,7 @@ impl Reach {
         let learned = match &mut learner.from {
             Source::Fixed(place) => Ok(Topology::One(place.clone())),
             Source::Sentinels(sentinels) => {
-                sentinels.master(limit).await.map(|master| Topology::One(Place(Arc::new(master))))
+                sentinels.master(limit).await.map(|master| Topology::One(master.into()))
             }
             Source::Seeds(seeds) => seeds.slots(limit).await.map(Topology::Slots),
         };

@@ -123,7 +123,7 @@ fn read(asked: &Server, ranges: &[Vec<Value>]) -> Answer {
             _ => asked.host.clone(),
         };
         let server = Server { host, port, tls: asked.tls };
-        answer.map.insert(first, last, Place(Arc::new(server.clone())));
+        answer.map.insert(first, last, Place::from(server.clone()));
         if !answer.masters.contains(&server) {
             answer.masters.push(server);
         }

@@ -4,6 +4,7 @@
 //! epoch counts: a Sentinel that was cut off still names the master from before.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,7 +22,7 @@ const GRACE: Duration = Duration::from_millis(100);
 /// The Sentinels of one master.
 pub(super) struct Sentinels {
     master: String,
-    link: Link,
+    link: Arc<Link>,
     members: Vec<Member>,
 }
 
@@ -37,7 +38,7 @@ struct Answer {
 }
 
 impl Sentinels {
-    pub(super) fn new(master: String, servers: Vec<Server>, link: Link) -> Self {
+    pub(super) fn new(master: String, servers: Vec<Server>, link: Arc<Link>) -> Self {
         let members = servers.into_iter().map(|server| Member { server, connection: None }).collect();
         Self { master, link, members }
     }
@@ -47,7 +48,7 @@ impl Sentinels {
     /// # Errors
     /// None of them says so within the limit.
     pub(super) async fn master(&mut self, limit: Duration) -> Result<Server, ReachError> {
-        let (link, name) = (&self.link, self.master.as_str());
+        let (link, name) = (&*self.link, self.master.as_str());
         let mut asked: FuturesUnordered<_> =
             self.members.iter_mut().map(|member| member.ask(link, name)).collect();
         let mut until = Instant::now() + limit;

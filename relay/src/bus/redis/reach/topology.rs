@@ -1,7 +1,6 @@
 //! Which server serves what.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crc16::{State, XMODEM};
 
@@ -70,7 +69,7 @@ impl Topology {
             return None;
         }
         let mut map = map.clone();
-        map.insert(slot, slot, Place(Arc::new(server)));
+        map.insert(slot, slot, server.into());
         Some(Self::Slots(map))
     }
 }
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     fn place(port: u16) -> Place {
-        Place(Arc::new(Server { host: "h".to_owned(), port, tls: true }))
+        Place::from(Server { host: "h".to_owned(), port, tls: true })
     }
 
     fn thirds() -> SlotMap {

@@ -1,0 +1,11 @@
+//! A node's way to real Redis: its inbox survives what Redis and the network do, and a Redis that is not
+//! fit is told apart from one that is away.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
+mod check;
+mod cluster;
+mod listener;
+mod sentinel;
+mod standalone;
+mod tls;
