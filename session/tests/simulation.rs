@@ -70,6 +70,7 @@ struct Simulation {
     moves: u64,
     deaths: u64,
     pauses: u64,
+    unknown: u64,
 }
 
 impl Simulation {
@@ -101,6 +102,7 @@ impl Simulation {
             moves: 0,
             deaths: 0,
             pauses: 0,
+            unknown: 0,
         };
         simulation.begin();
         simulation
@@ -372,8 +374,15 @@ impl Simulation {
             if let Some(verdict) = verdict {
                 let told = now + self.random.millis(0, 100);
                 self.at(told, Happening::Hint(end, transmit.path.0, verdict == Verdict::Full));
-                if verdict == Verdict::Gone {
-                    self.at(told + Duration::from_millis(200), Happening::Learn(end));
+                match verdict {
+                    Verdict::Full => {}
+                    Verdict::Gone => self.at(told + Duration::from_millis(200), Happening::Learn(end)),
+                    Verdict::Unknown => {
+                        self.unknown += 1;
+                        let path = self.network.path(1 - end, conns.1, conns.0);
+                        let gap = now + self.random.millis(0, 100);
+                        self.at(gap, Happening::Hint(1 - end, path.0, false));
+                    }
                 }
             } else if !self.network.is_alive(conns.1) && self.random.chance(100) {
                 // Without verdicts a driver looks the peer up when it hears nothing.
@@ -402,8 +411,13 @@ impl Simulation {
     }
 
     fn summary(&self) -> Summary {
-        let mut summary =
-            Summary { moves: self.moves, deaths: self.deaths, pauses: self.pauses, ..Summary::default() };
+        let mut summary = Summary {
+            moves: self.moves,
+            deaths: self.deaths,
+            pauses: self.pauses,
+            unknown: self.unknown,
+            ..Summary::default()
+        };
         for peer in &self.peers {
             summary.messages += peer.delivered;
             if let Some(session) = &peer.session {

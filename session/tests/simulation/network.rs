@@ -1,7 +1,7 @@
 //! Relay nodes that die with their queues, and the connections to them.
 //!
 //! Between two connections, per class, packets keep their order, as the relay promises. Everything else
-//! is allowed: loss with or without a verdict, copies (tampered ones, too), a queue that is full, and
+//! is allowed: loss with or without a verdict, a verdict about what arrived, copies (tampered ones, too), a queue that is full, and
 //! packets of a connection that was replaced, seconds late.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,6 +34,8 @@ pub(crate) struct Weather {
     /// How many of the copies come very late.
     pub(crate) late: u64,
     pub(crate) verdict: u64,
+    /// How often the nodes lose touch: what was under way may have arrived, and nobody knows.
+    pub(crate) lost_touch: u64,
     pub(crate) latency: (u64, u64),
     /// Bytes per second that a receiver takes.
     pub(crate) rate: u64,
@@ -50,6 +52,7 @@ impl Weather {
             tamper: random.below(30),
             late: random.below(200),
             verdict: random.below(1001),
+            lost_touch: [0, 5, 100][random.index(3)],
             latency: (latency, latency + 1 + random.below(latency + 1)),
             rate: [200_000, 2_000_000, 100_000_000][random.index(3)],
             queue: [64 << 10, 1 << 20][random.index(2)],
@@ -70,6 +73,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Verdict {
     Gone,
     Full,
+    /// It may have arrived; the receiver is told that something may be missing.
+    Unknown,
 }
 
 pub(crate) struct Network {
@@ -153,6 +158,10 @@ impl Network {
         if !self.is_alive(to) {
             return told.then_some(Verdict::Gone);
         }
+        let touch = self.random.chance(self.weather.lost_touch).then_some(Verdict::Unknown);
+        if touch.is_some() && self.random.chance(500) {
+            return touch;
+        }
         if self.random.chance(self.weather.drop) {
             return None;
         }
@@ -187,6 +196,6 @@ impl Network {
             }
             arrivals.push(Arrival { at, to, from, datagram });
         }
-        None
+        touch
     }
 }

@@ -9,6 +9,8 @@ pub(crate) struct Summary {
     pub(crate) moves: u64,
     pub(crate) deaths: u64,
     pub(crate) pauses: u64,
+    /// Packets whose fate nobody could tell.
+    pub(crate) unknown: u64,
     pub(crate) counters: Counters,
 }
 
@@ -18,6 +20,7 @@ impl Summary {
         self.moves += other.moves;
         self.deaths += other.deaths;
         self.pauses += other.pauses;
+        self.unknown += other.unknown;
         self.count(&other.counters);
     }
 
@@ -40,6 +43,7 @@ impl Summary {
             (self.messages, "messages"),
             (self.moves, "moves"),
             (self.pauses, "pauses"),
+            (self.unknown, "verdicts that nobody knows"),
             (counters.packets_lost, "losses"),
             (counters.replayed, "replays"),
             (counters.rekeys, "rekeys"),
