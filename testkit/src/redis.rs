@@ -12,23 +12,20 @@ mod reach;
 mod sentinels;
 mod server;
 
+use culvert_relay::bus::redis::check::rule;
+use culvert_relay::bus::redis::keys::Keys;
+
 pub use cluster::{RedisCluster, SLOTS};
 pub use latency::{Latency, LatencyProbe};
 pub use reach::{Mode, Reach};
 pub use sentinels::{MASTER, RedisSentinels};
 pub use server::{RedisClient, RedisPlan, RedisServer};
 
-/// What the user of a relay with the default prefix may do, and nothing else (redis.io, "ACL").
-///
-/// Keys and channels begin with the prefix. Of the administrative commands it has only those that read
-/// what Redis is: version, limits and topology.
-pub const RELAY_RIGHTS: &str = "~culvert:* ~{culvert}:* resetchannels &culvert:in:* -@all \
-    +@connection +@pubsub +@transaction +eval +evalsha +script|load +time \
-    +get +set +incr +del +unlink +exists +pexpire +expire +pttl \
-    +hset +hget +hmget +hgetall +hkeys +hlen +hdel +hexists +hscan +hrandfield \
-    +sadd +srem +scard +sscan +smembers +spop +srandmember +sismember \
-    +info +role +config|get +command|info +cluster|info +cluster|shards +cluster|slots +cluster|myid \
-    -client|kill -client|pause -client|unpause -client|list -client|no-evict";
+/// What the user of a relay with the default prefix may do, spelled as for `ACL SETUSER`: what the relay
+/// itself says that it needs, and nothing else.
+pub fn relay_rights(mode: Mode) -> String {
+    rule(&Keys::new("culvert"), mode == Mode::Cluster)
+}
 
 #[cfg(test)]
 mod tests;

@@ -109,7 +109,7 @@ impl RedisPlan {
         self.set("requirepass", &quoted(password))
     }
 
-    /// A user with these rights, spelled as for `ACL SETUSER`, such as [`RELAY_RIGHTS`](super::RELAY_RIGHTS).
+    /// A user with these rights, spelled as for `ACL SETUSER`, such as [`relay_rights`](super::relay_rights).
     /// [`RedisServer::reach`] names this user; the helpers here stay the default user.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str, rights: &str) -> Self {
