@@ -1,22 +1,23 @@
 //! TLS, users and passwords.
 
 use culvert_relay::bus::redis::reach::{Reach, ReachError};
-use culvert_relay::bus::redis::settings::Settings;
+use culvert_relay::bus::redis::settings::{self, Settings};
 use culvert_service_kit::Secret;
 use culvert_testkit::certs::TestCa;
-use culvert_testkit::redis::{RELAY_RIGHTS, RedisPlan, RedisServer};
+use culvert_testkit::redis::{Mode, RedisPlan, RedisServer, relay_rights};
 
-use crate::listener::{Listener, settings};
+use crate::listener::{self, Listener};
 
 /// A server that speaks only TLS, to a user with the rights of a relay.
 async fn server(ca: &TestCa) -> RedisServer {
     let leaf = ca.loopback().unwrap();
-    let plan = RedisPlan::new().unwrap().password("admin").user("relay", "right", RELAY_RIGHTS);
+    let plan =
+        RedisPlan::new().unwrap().password("admin").user("relay", "right", &relay_rights(Mode::Standalone));
     plan.tls(&leaf, ca).start().await.unwrap()
 }
 
 fn as_relay(server: &RedisServer, ca: &TestCa, password: &str) -> Settings {
-    let mut settings = settings(&server.reach());
+    let mut settings = listener::settings(&server.reach());
     settings.user = Some("relay".to_owned());
     settings.password = Some(Secret::new(password.to_owned()));
     settings.ca = Some(std::fs::read(ca.path()).unwrap());
@@ -71,10 +72,8 @@ async fn a_certificate_of_another_authority_is_not_believed() {
 
 #[test]
 fn a_file_without_certificates_is_refused_at_the_start() {
-    let mut settings = Settings::new(
-        Settings::parse_servers("rediss://localhost").unwrap(),
-        culvert_relay::bus::redis::settings::Mode::Standalone,
-    );
+    let mut settings =
+        Settings::new(Settings::parse_servers("rediss://localhost").unwrap(), settings::Mode::Standalone);
     settings.ca = Some(b"nothing".to_vec());
     let error = Reach::new(&settings).unwrap_err();
     assert!(error.to_string().contains("redis-ca holds no certificate"), "{error}");

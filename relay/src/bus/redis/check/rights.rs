@@ -19,7 +19,7 @@ enum On {
     Shared,
     /// A topic.
     Topic,
-    /// What a node has registered.
+    /// What a node has registered, and the lock of its sweep.
     Node,
     /// An inbox.
     Inbox,
@@ -54,19 +54,22 @@ const RIGHTS: &[Right] = &[
     ("hgetall", On::Shared, &[], Where::Everywhere),
     ("hset", On::Shared, &["f", "v"], Where::Everywhere),
     ("hdel", On::Shared, &["f"], Where::Everywhere),
-    // The register of topics, and its sweep.
+    // The register of topics.
     ("hset", On::Topic, &["f", "v"], Where::Everywhere),
-    ("hdel", On::Topic, &["f"], Where::Everywhere),
     ("hlen", On::Topic, &[], Where::Everywhere),
     ("hkeys", On::Topic, &[], Where::Everywhere),
     ("hrandfield", On::Topic, &["1", "withvalues"], Where::Everywhere),
+    ("eval", On::Topic, &[], Where::Everywhere),
+    ("hget", On::Topic, &["f"], Where::Everywhere),
+    ("hdel", On::Topic, &["f"], Where::Everywhere),
+    // What each node has registered, and its sweep.
     ("sadd", On::Node, &["m"], Where::Everywhere),
     ("srem", On::Node, &["m"], Where::Everywhere),
     ("sscan", On::Node, &["0"], Where::Everywhere),
-    ("scard", On::Node, &[], Where::Everywhere),
+    ("exists", On::Node, &[], Where::Everywhere),
+    ("set", On::Node, &["v"], Where::Everywhere),
+    ("pexpire", On::Node, &["1"], Where::Everywhere),
     ("del", On::Node, &[], Where::Everywhere),
-    ("unlink", On::Node, &[], Where::Everywhere),
-    ("expire", On::Node, &["1"], Where::Everywhere),
     // Inboxes.
     ("publish", On::Inbox, &["m"], Where::NotCluster),
     ("subscribe", On::Inbox, &[], Where::NotCluster),
@@ -142,9 +145,11 @@ fn command(keys: &Keys, (name, on, rest, _): &Right) -> Cmd {
     for word in name.split('|') {
         command.arg(word.to_uppercase());
     }
-    if *name == "evalsha" {
-        command.arg("0".repeat(40)).arg(1);
-    }
+    match *name {
+        "evalsha" => command.arg("0".repeat(40)).arg(1),
+        "eval" => command.arg("return 1").arg(1),
+        _ => &mut command,
+    };
     let nobody = Incarnation { instance: 0, term: 0 };
     match on {
         On::Nothing => &mut command,
@@ -170,7 +175,7 @@ struct Lacks {
 impl Lacks {
     fn add(&mut self, command: &str, on: On, details: &str, keys: &Keys) {
         let [plain, braced] = keys.key_patterns();
-        // The words differ between versions; these are in all of them.
+        // The rest of the words differs between versions.
         let (list, what) = if details.contains("channel") {
             (&mut self.channels, keys.channel_pattern())
         } else if details.contains(" key") {
