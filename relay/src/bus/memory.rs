@@ -21,11 +21,20 @@ use super::{Arrival, AttachError, Bus, Inbox, Letter, Undelivered};
 /// Connects the nodes of one process.
 #[derive(Default)]
 pub struct Hub {
-    nodes: RwLock<BTreeMap<NodeId, Arc<dyn Inbox>>>,
+    nodes: RwLock<BTreeMap<NodeId, Attached>>,
     cuts: RwLock<HashSet<(NodeId, NodeId)>>,
     lost: Mutex<HashMap<(NodeId, NodeId), u32>>,
     revocations: Mutex<Arc<Revocations>>,
 }
+
+/// One node of a hub.
+struct Attached {
+    inbox: Arc<dyn Inbox>,
+    /// Its number, as its bus knows it.
+    number: Number,
+}
+
+type Number = Arc<RwLock<Option<NodeId>>>;
 
 impl Hub {
     /// A hub without nodes.
@@ -35,7 +44,7 @@ impl Hub {
 
     /// The way of one node to the others.
     pub fn bus(self: &Arc<Self>) -> MemoryBus {
-        MemoryBus { hub: self.clone(), node: RwLock::new(None) }
+        MemoryBus { hub: self.clone(), node: Number::default() }
     }
 
     /// Takes the way between two nodes away: letters are `unreachable`, joins say `degraded`.
@@ -59,28 +68,49 @@ impl Hub {
         }
     }
 
+    /// Takes a node's number away and gives it another one, unless all are taken.
+    pub fn fence(&self, node: NodeId) {
+        let Some(attached) = self.nodes.write().remove(&node) else { return };
+        attached.inbox.placed(None);
+        *attached.number.write() = None;
+        let mut nodes = self.nodes.write();
+        let free = (0..=u16::MAX).map(NodeId).find(|free| *free != node && !nodes.contains_key(free));
+        let Some(free) = free else { return };
+        *attached.number.write() = Some(free);
+        let inbox = attached.inbox.clone();
+        nodes.insert(free, attached);
+        drop(nodes);
+        inbox.placed(Some(free));
+    }
+
     /// Replaces what is revoked, on every node.
     pub fn revoke(&self, revocations: Revocations) {
         let revocations = Arc::new(revocations);
         *self.revocations.lock() = revocations.clone();
-        let inboxes: Vec<_> = self.nodes.read().values().cloned().collect();
-        for inbox in inboxes {
+        for inbox in self.inboxes() {
             inbox.revoked(revocations.clone());
         }
     }
 
     /// Tells every node how many there are.
     fn count(&self) {
-        let inboxes: Vec<_> = self.nodes.read().values().cloned().collect();
+        let inboxes = self.inboxes();
         let count = u32::try_from(inboxes.len()).unwrap_or(u32::MAX);
         for inbox in inboxes {
             inbox.nodes(count);
         }
     }
 
+    fn inboxes(&self) -> Vec<Arc<dyn Inbox>> {
+        self.nodes.read().values().map(|attached| attached.inbox.clone()).collect()
+    }
+
+    fn inbox(&self, node: NodeId) -> Option<Arc<dyn Inbox>> {
+        self.nodes.read().get(&node).map(|attached| attached.inbox.clone())
+    }
+
     fn tell(&self, node: NodeId, what: impl FnOnce(&dyn Inbox)) {
-        let inbox = self.nodes.read().get(&node).cloned();
-        if let Some(inbox) = inbox {
+        if let Some(inbox) = self.inbox(node) {
             what(&*inbox);
         }
     }
@@ -94,7 +124,7 @@ impl Hub {
 /// One node's end of a [`Hub`].
 pub struct MemoryBus {
     hub: Arc<Hub>,
-    node: RwLock<Option<NodeId>>,
+    node: Number,
 }
 
 impl MemoryBus {
@@ -116,7 +146,7 @@ impl MemoryBus {
                 cut |= out;
                 !out
             })
-            .map(|(_, inbox)| inbox.clone())
+            .map(|(_, attached)| attached.inbox.clone())
             .collect();
         (others, cut)
     }
@@ -144,7 +174,7 @@ impl Bus for MemoryBus {
         let mut nodes = self.hub.nodes.write();
         let node = (0..=u16::MAX).map(NodeId).find(|node| !nodes.contains_key(node));
         let node = node.ok_or(AttachError::Full)?;
-        nodes.insert(node, inbox.clone());
+        nodes.insert(node, Attached { inbox: inbox.clone(), number: self.node.clone() });
         drop(nodes);
         *self.node.write() = Some(node);
         inbox.placed(Some(node));
@@ -181,7 +211,7 @@ impl Bus for MemoryBus {
 
     fn forward(&self, letter: &Letter<'_>) -> Result<(), Verdict> {
         let (from, to) = (letter.from.node(), letter.to.node());
-        let inbox = self.hub.nodes.read().get(&to).cloned().ok_or(Verdict::Gone)?;
+        let inbox = self.hub.inbox(to).ok_or(Verdict::Gone)?;
         if self.hub.is_cut(from, to) {
             self.lose(from, to);
             return Err(Verdict::Unreachable);
