@@ -1,7 +1,10 @@
 //! Masters that share the slots.
 
+use culvert_relay::bus::redis::check::{Findings, check};
 use culvert_relay::bus::redis::metrics::Resubscription;
-use culvert_testkit::redis::RedisCluster;
+use culvert_relay::bus::redis::reach::Reach;
+use culvert_service_kit::Secret;
+use culvert_testkit::redis::{Mode, RedisCluster, relay_rights};
 
 use crate::listener::{LIMIT, Listener, NODE, SHARDS, settings};
 
@@ -55,4 +58,20 @@ async fn the_inbox_comes_back_with_a_master_that_was_killed() {
     cluster.healthy().await.unwrap();
     listener.becomes(true).await;
     listener.hears_all_shards().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_documented_rule_is_enough_in_a_cluster() {
+    let user = format!("relay on >secret {}", relay_rights(Mode::Cluster));
+    let cluster = RedisCluster::start_with(&[("user", &user)]).await.unwrap();
+    let mut settings = settings(&cluster.reach());
+    settings.user = Some("relay".to_owned());
+    settings.password = Some(Secret::new("secret".to_owned()));
+    assert_eq!(check(&Reach::new(&settings).unwrap()).await.unwrap(), Findings::default());
+    let mut listener = Listener::start(&settings).await;
+    listener.hears_all_shards().await;
+    let mut asking = listener.reach.ask().await.unwrap();
+    let script = redis::Script::new("return redis.call('HGETALL', KEYS[1])");
+    let key = listener.reach.keys().nodes();
+    let () = script.key(key).invoke_async(&mut asking).await.unwrap();
 }

@@ -1,5 +1,8 @@
 //! A master that Sentinels replace.
 
+use culvert_relay::bus::redis::check::{Findings, check};
+use culvert_relay::bus::redis::reach::{Reach, ReachError};
+use culvert_service_kit::Secret;
 use culvert_testkit::redis::RedisSentinels;
 
 use crate::listener::{Listener, settings};
@@ -32,4 +35,26 @@ async fn write(listener: &Listener) {
     let mut asking = listener.reach.ask().await.unwrap();
     let key = listener.reach.keys().nodes();
     let () = redis::cmd("HSET").arg(key).arg("1").arg("x").query_async(&mut asking).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_have_a_password_of_their_own() {
+    let sentinels = RedisSentinels::start().await.unwrap();
+    let mut settings = settings(&sentinels.reach());
+    for sentinel in sentinels.sentinels() {
+        let () = sentinel.ask(&["ACL", "SETUSER", "default", "resetpass", ">guarded"]).await.unwrap();
+    }
+    let closed = Reach::new(&settings).unwrap();
+    assert!(matches!(closed.place("any").await, Err(ReachError::NoMaster { .. })));
+    let findings = check(&closed).await.unwrap();
+    assert!(
+        findings.problems.iter().all(|problem| problem.contains("redis-sentinel-password")),
+        "{findings:#?}"
+    );
+    assert_eq!(findings.problems.len(), 3);
+
+    settings.sentinel_password = Some(Secret::new("guarded".to_owned()));
+    let open = Reach::new(&settings).unwrap();
+    assert_eq!(open.place("any").await.unwrap().to_string(), sentinels.master().addr().to_string());
+    assert_eq!(check(&open).await.unwrap(), Findings::default());
 }

@@ -123,3 +123,21 @@ async fn a_redis_that_does_not_answer_is_an_error_within_the_timeout() {
     let error = answer.unwrap_err().to_string();
     assert!(error.contains("did not answer within 2s"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_connections_that_hang_only_the_first_is_waited_for() {
+    let server = server().await;
+    let (proxy, listener) = through_proxy(&server).await;
+    let mut borrowed = Vec::new();
+    for _ in 0..4 {
+        borrowed.push(listener.reach.ask().await.unwrap());
+    }
+    drop(borrowed);
+    // As when a machine vanishes and another takes its address: old connections hang, new ones work.
+    for connection in proxy.connections() {
+        connection.set(|faults| (faults.up.mode, faults.down.mode) = (Mode::Stall, Mode::Stall));
+    }
+    assert!(listener.reach.ask().await.is_err());
+    let mut asking = listener.reach.ask().await.unwrap();
+    let () = redis::cmd("PING").query_async(&mut asking).await.unwrap();
+}

@@ -59,7 +59,7 @@ pub async fn check(reach: &Reach) -> Result<Findings, ReachError> {
     for place in places {
         match reach.publisher(&place).await {
             Ok(connection) => server(reach, &place, connection, &mut findings).await?,
-            Err(error @ ReachError::Refused { .. }) => findings.refused(&error),
+            Err(error @ ReachError::Refused { .. }) => findings.refused(&error, "redis"),
             Err(error) => return Err(error),
         }
     }
@@ -67,19 +67,20 @@ pub async fn check(reach: &Reach) -> Result<Findings, ReachError> {
 }
 
 impl Findings {
-    fn refused(&mut self, error: &ReachError) {
-        self.problems.push(format!("{error}; correct redis-user and the password"));
+    fn refused(&mut self, error: &ReachError, setting: &str) {
+        self.problems.push(format!("{error}; correct {setting}-user and {setting}-password"));
     }
 }
 
 /// Compares what answers at the given addresses with what it was said to be.
 async fn kinds(reach: &Reach, findings: &mut Findings) -> Result<(), ReachError> {
+    let setting = if matches!(reach.mode(), Mode::Sentinel { .. }) { "redis-sentinel" } else { "redis" };
     let (mut answered, mut error) = (false, None);
     for (place, opened) in reach.given().await {
         let mut connection = match opened {
             Ok(connection) => connection,
             Err(refused @ ReachError::Refused { .. }) => {
-                findings.refused(&refused);
+                findings.refused(&refused, setting);
                 continue;
             }
             Err(unreachable) => {

@@ -114,7 +114,7 @@ pub struct Reach {
     learner: Mutex<Learner>,
     topology: watch::Sender<Option<Arc<Topology>>>,
     lender: Lender,
-    /// A connection of [`Reach::ask`] met an error that another master would explain.
+    /// A connection of [`Reach::ask`] met an error that another master, or a dead connection, would explain.
     doubt: Arc<AtomicBool>,
 }
 
@@ -224,19 +224,27 @@ impl Reach {
     /// # Errors
     /// Redis could not be reached in time.
     pub async fn ask(&self) -> Result<Asking, ReachError> {
-        if self.doubt.swap(false, Ordering::Relaxed) {
-            self.refresh().await;
-        }
+        let doubted = self.doubt.swap(false, Ordering::Relaxed);
         let borrowed = async {
             match &self.lender {
                 Lender::Cluster(cluster) => cluster.borrow().await,
-                Lender::Master(pool) => match &*self.topology().await? {
-                    Topology::One(master) => pool.borrow(master).await,
-                    Topology::Slots(_) => Err(ReachError::Unserved(0)),
-                },
+                Lender::Master(pool) => {
+                    if doubted {
+                        pool.forget().await;
+                        self.refresh().await;
+                    }
+                    match &*self.topology().await? {
+                        Topology::One(master) => pool.borrow(master).await,
+                        Topology::Slots(_) => Err(ReachError::Unserved(0)),
+                    }
+                }
             }
         };
-        let connection = timeout(self.timeout, borrowed).await.map_err(|_| self.late())??;
+        let Ok(connection) = timeout(self.timeout, borrowed).await else {
+            self.doubt.store(true, Ordering::Relaxed);
+            return Err(self.late());
+        };
+        let connection = connection?;
         Ok(Asking::new(connection, Arc::clone(&self.doubt)))
     }
 

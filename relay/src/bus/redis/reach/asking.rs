@@ -75,6 +75,11 @@ impl MasterPool {
         }
     }
 
+    /// Lends no connection again that was made so far: of several that hang, each would cost a timeout.
+    pub(super) async fn forget(&self) {
+        *self.current.lock().await = None;
+    }
+
     fn pool(&self, master: &Place) -> Result<Pool, ReachError> {
         let unusable = |error: String| ReachError::Unusable(error);
         let client = self.link.client(&master.0, ProtocolVersion::RESP2)?;
