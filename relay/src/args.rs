@@ -5,6 +5,7 @@
 //! in, without a certificate, or open to the world, the relay does not start and says what to set.
 
 mod limits;
+mod redis;
 mod setting;
 mod timing;
 
@@ -22,6 +23,7 @@ use culvert_service_kit::tls::Files;
 use crate::admission::TicketKeys;
 use crate::config::{AdmissionPolicy, Config, TicketPolicy, Tls};
 
+pub use self::redis::{BusArgs, RedisArgs, RedisMode};
 pub use limits::LimitArgs;
 pub use setting::{AdminAddress, ByteRate};
 pub use timing::TimingArgs;
@@ -108,6 +110,12 @@ pub struct Args {
     #[arg(help_heading = "Admission")]
     pub open: Given<bool>,
 
+    /// How Redis is reached.
+    #[command(flatten)]
+    pub redis: RedisArgs,
+    /// What is asked of it.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// How long things may take.
     #[command(flatten)]
     pub timing: TimingArgs,
@@ -150,6 +158,7 @@ impl Args {
         let private = listen.is_none_or(|address| address.ip().is_loopback());
         let tls = self.tls(&mut problems, private);
         let admission = self.admission(&mut problems, private);
+        let redis = self.redis.settings_with(&self.bus, &mut problems);
         let limits = self.limits.limits(&mut problems);
         let timing = self.timing.timing(&mut problems);
         let drain = self.timing.drain(&mut problems);
@@ -161,6 +170,8 @@ impl Args {
                 names,
                 proxy_protocol_from,
                 admission: admission?,
+                // Given and wrong is among the problems.
+                redis,
                 limits: limits?,
                 timing: timing?,
                 drain: drain?,

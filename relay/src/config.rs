@@ -11,6 +11,7 @@ use culvert_service_kit::Secret;
 use culvert_service_kit::proxy_protocol::TrustedSources;
 use culvert_service_kit::tls::Files;
 
+use crate::bus::redis::settings::Settings;
 use crate::quota::Rate;
 
 /// Everything one relay node needs to know.
@@ -28,6 +29,8 @@ pub struct Config {
     pub proxy_protocol_from: TrustedSources,
     /// Who may come in.
     pub admission: AdmissionPolicy,
+    /// The Redis that connects this node with others; `None` is a node that is alone.
+    pub redis: Option<Settings>,
     /// How much a connection, peer, tenant, source address and the node may do.
     pub limits: Limits,
     /// How long things may take.
@@ -218,6 +221,7 @@ impl Config {
             names: Vec::new(),
             proxy_protocol_from: TrustedSources::default(),
             admission: AdmissionPolicy { open: true, ..AdmissionPolicy::default() },
+            redis: None,
             limits: Limits::default(),
             timing: Timing::default(),
             drain: Drain::default(),

@@ -1,5 +1,7 @@
 //! Several nodes over the in-process bus: what holds over every bus, and what only this one can show.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 mod common;
 mod conformance;
 

@@ -42,6 +42,7 @@ The relay does not start without a way in (`ticket-keys`, `access-token-file` or
 | RATE | units a second: `1000`, with a burst `1000:5000`, or `unlimited` |
 | SIZE | bytes: `65536`, `64KiB`, `1MiB` |
 | BYTE RATE | bytes a second: `10MiB`, with a burst `10MiB:64MiB`, or `unlimited` |
+| MODE | `standalone`, `sentinel` or `cluster` |
 | LIST | entries separated by commas: `10.0.0.0/8,192.0.2.7`; in the file also a TOML list |
 | SECRET | text; in its environment variable only, never a flag or in the file |
 

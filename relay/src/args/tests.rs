@@ -7,6 +7,7 @@ use culvert_service_kit::config::{Loaded, load};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::bus::redis::settings::{Mode, Settings};
 
 /// Reads these flags; the variables of the environment are not set in tests.
 fn config(flags: &[&str]) -> Result<Config, Vec<String>> {
@@ -156,6 +157,63 @@ fn a_bad_value_is_one_problem_with_its_accepted_form() {
         assert!(problems.len() == 1 && problems[0].starts_with(key), "{flag} {value}: {problems:?}");
         assert!(problems[0].contains(expected), "{flag} {value}: {problems:?}");
     }
+}
+
+#[test]
+fn a_relay_is_alone_unless_it_is_told_of_a_redis() {
+    assert!(config(&LOOPBACK).unwrap().redis.is_none());
+    let folder = files();
+    let (ca, token) = (path(&folder, "tls.crt"), path(&folder, "token"));
+    let flags = ["--redis", "rediss://a, rediss://b:7000", "--redis-mode", "sentinel"];
+    let more = ["--redis-sentinel-master", "main", "--redis-ca", &ca, "--redis-password-file", &token];
+    let settings = config(&[&LOOPBACK[..], &flags, &more].concat()).unwrap().redis.unwrap();
+    assert_eq!(settings.servers.len(), 2);
+    assert_eq!(settings.mode, Mode::Sentinel { master: "main".into() });
+    assert_eq!(settings.password.unwrap().expose(), "hunter2");
+    assert_eq!(settings.ca.unwrap(), std::fs::read(&ca).unwrap());
+}
+
+#[test]
+fn the_defaults_of_redis_are_those_of_the_bus() {
+    let settings = config(&[&LOOPBACK[..], &["--redis", "redis://localhost"]].concat()).unwrap().redis;
+    let servers = Settings::parse_servers("redis://localhost").unwrap();
+    let expected = Settings::new(servers, Mode::Standalone);
+    assert_eq!(format!("{:?}", settings.unwrap()), format!("{expected:?}"));
+}
+
+#[test]
+fn a_redis_that_cannot_work_is_a_problem_that_names_the_setting() {
+    let folder = files();
+    let (key, token) = (path(&folder, "tls.key"), path(&folder, "token"));
+    let here = ["--redis", "redis://localhost"];
+    for (flags, setting, expected) in [
+        (vec!["--redis", "http://localhost"], "redis", "must be an address such as redis://"),
+        (vec!["--redis", "redis://a,redis://b"], "redis", "name one server, or choose sentinel"),
+        (vec!["--redis-user", "relay"], "redis", "is missing beside redis-user"),
+        ([&here[..], &["--redis-mode", "ring"]].concat(), "redis-mode", "is not standalone, sentinel or"),
+        ([&here[..], &["--redis-mode", "sentinel"]].concat(), "redis-mode", "say in redis-sentinel-master"),
+        ([&here[..], &["--redis-sentinel-master", "m"]].concat(), "redis-sentinel-master", "is for redis-m"),
+        ([&here[..], &["--redis-user", "relay"]].concat(), "redis-user", "without redis-password"),
+        ([&here[..], &["--redis-ca", &key]].concat(), "redis-ca", "has no CERTIFICATE section"),
+        ([&here[..], &["--redis-ca", "/nowhere.pem"]].concat(), "redis-ca", "No such file"),
+        ([&here[..], &["--redis-prefix", "a b"]].concat(), "redis-prefix", "must be 1 to 64 of"),
+        ([&here[..], &["--redis-lease", "500ms"]].concat(), "redis-lease", "must be 2s to 60s"),
+        ([&here[..], &["--redis-timeout", "3s"]].concat(), "redis-timeout", "at most a third of redis-lease"),
+        ([&here[..], &["--redis-shards", "0"]].concat(), "redis-shards", "must be 1 to"),
+        ([&here[..], &["--redis-shards", "300"]].concat(), "redis-shards", "must be 1 to"),
+        ([&here[..], &["--redis-queue-bytes", "1KiB"]].concat(), "redis-queue-bytes", "at least 1MiB"),
+        ([&here[..], &["--redis-registrations", "0"]].concat(), "redis-registrations", "at least 1"),
+        ([&here[..], &["--redis-newest-bus-version", "9"]].concat(), "redis-newest-bus-version", "must be"),
+        ([&here[..], &["--redis-password", "x"]].concat(), "redis-password", "is a secret"),
+    ] {
+        let problems = config(&[&LOOPBACK[..], &flags].concat()).unwrap_err();
+        let first = problems.first().unwrap();
+        let key = first.split([':', ' ']).next().unwrap();
+        assert!(key == setting && first.contains(expected), "{flags:?}: {problems:?}");
+    }
+    let secret = [&LOOPBACK[..], &here, &["--redis-password-file", &token]].concat();
+    let shown = format!("{:?}", config(&secret).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

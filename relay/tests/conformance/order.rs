@@ -78,7 +78,7 @@ pub(crate) async fn large_and_small_frames_arrive_untouched(world: &dyn World) {
     let classes = [Class::Control, Class::Normal, Class::Bulk];
     for class in classes {
         for (n, size) in sizes.into_iter().enumerate() {
-            let payload: Bytes = (0..size).map(|at| (at * 31 + n) as u8).collect();
+            let payload: Bytes = (0..=u8::MAX).cycle().skip(n).take(size).collect();
             let frame = Frame::Send { class, handle: a.handle, to: b.conn, payload: payload.clone() };
             a.peer.send(&frame).await.unwrap();
             let came = b.peer.recv().await.unwrap();
