@@ -21,7 +21,8 @@ use info::Info;
 const OLDEST: (u32, u32) = (6, 2);
 /// Oldest version as a cluster: sharded pub/sub came with it.
 const OLDEST_CLUSTER: (u32, u32) = (7, 0);
-/// Bytes that must be allowed to wait in Redis for one subscriber: four nodes' full queues of 4 MiB.
+/// Bytes that must be allowed to wait in Redis for one subscriber: all nodes together have at most 6 MiB
+/// under way to it, and Redis counts what it needs to keep them as well.
 const HARD_LIMIT: u64 = 16 << 20;
 /// Bytes that must be allowed to wait for longer, as Redis has it by default.
 const SOFT_LIMIT: u64 = 8 << 20;
