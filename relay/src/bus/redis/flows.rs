@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use culvert_wire::{ConnId, NodeId, Verdict};
+use culvert_wire::{ConnId, NodeId, TopicId, Verdict};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::flow::{Entry, Incoming, Numbers, Outgoing};
 use super::incarnation::Incarnation;
 use super::lease::Lease;
+use super::membership::Membership;
 use super::message::{EMPTY, Header, Item, Part, Parts, VERSIONS};
 use super::metrics::{Direction, Discard, EpochEnd, Metrics};
 use super::publisher::Ready;
@@ -230,8 +231,8 @@ impl Flows {
             .clamp(*WINDOW.start(), *WINDOW.end())
     }
 
-    /// Takes a message from the inbox. Items that are not for the bus itself go to `membership`.
-    pub fn receive(&self, message: &[u8], membership: impl Fn(NodeId, Item)) {
+    /// Takes a message from the inbox. What concerns memberships goes to `membership`.
+    pub fn receive(&self, message: &[u8], membership: &Membership) {
         match self.take(message, membership) {
             Ok(()) => self.metrics.messages[Direction::Received].increment(1),
             Err(reason) => self.metrics.discarded[reason].increment(1),
@@ -239,7 +240,7 @@ impl Flows {
         self.metrics.bytes[Direction::Received].increment(message.len() as u64);
     }
 
-    fn take(&self, message: &[u8], membership: impl Fn(NodeId, Item)) -> Result<(), Discard> {
+    fn take(&self, message: &[u8], membership: &Membership) -> Result<(), Discard> {
         let mut items = message;
         let header = Header::take(&mut items).map_err(|_| Discard::Malformed)?;
         if !self.lease.is_valid() {
@@ -252,7 +253,8 @@ impl Flows {
         let Entry::New { lost } = flow.incoming.lock().begin(&header) else { return Err(Discard::Old) };
         if lost > 0 {
             self.metrics.lost.increment(lost);
-            self.inbox.gap(&|_| true, u32::try_from(lost).unwrap_or(u32::MAX));
+            let concerns = |topic: &TopicId| membership.nodes_of(topic).contains(&flow.node);
+            self.inbox.gap(&concerns, u32::try_from(lost).unwrap_or(u32::MAX));
         }
         let missed = flow.outgoing.lock().confirmed(&header);
         if let Some(lost) = missed {
@@ -277,7 +279,7 @@ impl Flows {
         flow: &Arc<Flow>,
         header: &Header,
         items: &[u8],
-        membership: impl Fn(NodeId, Item),
+        membership: &Membership,
     ) -> (u64, bool) {
         let mut letters = 0;
         if header.has(EMPTY) {
@@ -295,7 +297,7 @@ impl Flows {
                     }
                     match item {
                         Item::Undelivered(undelivered) => self.inbox.verdict(undelivered),
-                        item => membership(flow.node, item),
+                        item => membership.received(flow.node, item),
                     }
                 }
                 Err(error) => {
