@@ -1,4 +1,4 @@
-//! The ledger that other tests trust sees what it is there to see: loss, doubles, disorder and pauses.
+//! The ledgers that other tests trust see what they are there to see: loss, doubles, disorder and pauses.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
@@ -7,9 +7,11 @@ mod common;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::frames::{Lanes, Load, Tally};
 use common::pairs::{Ledger, Traffic, percentile};
 use common::{PATIENCE, Pair, message, pair};
 use culvert_client::{Connection, MemoryTransport, TopicSecret};
+use culvert_testkit::relay::Cluster;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -158,4 +160,30 @@ fn a_percentile_is_the_smallest_value_that_enough_others_do_not_exceed() {
     assert_eq!(percentile(&sorted, 100), Duration::from_millis(200));
     assert_eq!(percentile(&sorted[..1], 99), Duration::from_millis(1));
     assert_eq!(percentile(&[], 50), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn frames_across_nodes_that_cannot_reach_each_other_for_a_while_are_all_accounted_for() {
+    let cluster = Cluster::open(2).await.unwrap();
+    let (one, two) = (&cluster.nodes()[0], &cluster.nodes()[1]);
+    let load = Load { frames: 20, every: Duration::from_millis(5) };
+    let ways = [(one.addr(), two.addr()), (two.addr(), one.addr()), (one.addr(), one.addr())];
+    let lanes = Lanes::start(ways, &one.raw(), load).await;
+    lanes.deliver(100, PATIENCE).await;
+    cluster.hub().cut(one.id(), two.id());
+    lanes.deliver(100, PATIENCE).await;
+    cluster.hub().heal(one.id(), two.id());
+    lanes.deliver(100, PATIENCE).await;
+    let tally = lanes.end().await;
+    assert!(tally.delivered >= 300 && tally.definite > 0, "{tally:?}");
+}
+
+#[test]
+fn a_ledger_of_frames_balances_only_with_every_frame_in_it_once() {
+    let good = Tally { sent: 10, delivered: 6, definite: 2, unknown: 3, misplaced: 0, gaps: 1 };
+    assert!(good.balances(), "one of those reported unknown arrived, two did not");
+    assert!(Tally { unknown: 2, ..good }.balances());
+    assert!(!Tally { unknown: 1, ..good }.balances(), "one frame is lost silently");
+    assert!(!Tally { delivered: 9, ..good }.balances(), "one frame has a verdict and arrived");
+    assert!(!Tally { misplaced: 1, ..good }.balances());
 }

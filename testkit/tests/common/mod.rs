@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
+pub(crate) mod frames;
 pub(crate) mod pairs;
 
 use std::path::PathBuf;
