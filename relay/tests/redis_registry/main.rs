@@ -1,0 +1,7 @@
+//! Leases, the registry and revocations against a real Redis.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod lease;
+mod node;
+mod revocation;
