@@ -13,10 +13,12 @@ use culvert_wire::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longest wait for anything here; a test that needs it all has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How often a condition is asked for that nothing announces.
+const POLL: Duration = Duration::from_millis(20);
 pub(crate) const NODE: NodeId = NodeId(0x1234);
 pub(crate) const SHARDS: u8 = 4;
 
@@ -82,11 +84,19 @@ impl Listener {
         redis::cmd(command).arg(channel).arg(message).query_async(&mut publisher).await.unwrap()
     }
 
-    /// Publishes to every shard, each of which one subscriber must receive, and expects each message once.
+    /// Publishes to every shard until it has its one receiver, and expects each message once.
     pub(crate) async fn hears_all_shards(&mut self) {
         let before = *self.received.borrow();
+        let deadline = Instant::now() + LIMIT;
         for shard in 0..SHARDS {
-            assert_eq!(self.publish(shard, &[1, shard]).await, 1, "receivers of shard {shard}");
+            loop {
+                match self.publish(shard, &[1, shard]).await {
+                    // Not subscribed again yet; what nobody received is not delivered later either.
+                    0 => assert!(Instant::now() < deadline, "nobody receives shard {shard}"),
+                    receivers => break assert_eq!(receivers, 1, "receivers of shard {shard}"),
+                }
+                sleep(POLL).await;
+            }
         }
         self.has(before + usize::from(SHARDS)).await;
         let mut last = self.messages.lock()[before..].to_vec();
