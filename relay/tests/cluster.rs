@@ -33,7 +33,7 @@ impl InProcess {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl World for InProcess {
     async fn node_with(&self, config: Config) -> Embedded {
         let bus = Arc::new(self.hub.bus());

@@ -324,6 +324,8 @@ impl Core {
             let mut heard = self.heard.subscribe();
             let place = async {
                 if heard.wait_for(|heard| *heard).await.is_ok() {
+                    // In touch first: peers that come in at once are not told of a start.
+                    self.judge();
                     self.inbox.placed(Some(node));
                 }
                 std::future::pending::<()>().await

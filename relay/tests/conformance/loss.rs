@@ -67,10 +67,10 @@ async fn fill_remote(sender: &mut Peer, to: ConnId, right: &Embedded) -> u64 {
         let mut waiting = 0;
         eventually("verdicts about what no queue holds", async || {
             while let Some(frame) = sender.peer.recv().now_or_never() {
-                let Frame::Undeliverable { verdict: Verdict::Full, count, .. } = frame.unwrap() else {
-                    panic!("another frame")
-                };
-                refused += u64::from(count);
+                match frame.unwrap() {
+                    Frame::Undeliverable { verdict: Verdict::Full, count, .. } => refused += u64::from(count),
+                    other => panic!("{other:?}"),
+                }
             }
             waiting = sent - refused - delivered(right);
             waiting <= 7
@@ -130,6 +130,7 @@ pub(crate) async fn a_flood_between_two_nodes_is_bounded_and_accounted_for(world
         let topic = TopicId([n; 32]);
         a.join(topic).await;
         b.join(topic).await;
+        a.until(|frame| matches!(frame, Frame::PeerJoined { .. })).await;
         flows.spawn(async move {
             const SENT: u32 = 3_000;
             let mut account = Account::default();

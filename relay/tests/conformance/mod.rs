@@ -28,8 +28,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 const NOTICED: Duration = Duration::from_secs(60);
 
 /// A cluster over one bus, for one test.
-#[async_trait]
-pub(crate) trait World: Send + Sync {
+#[async_trait(?Send)]
+pub(crate) trait World {
     /// One more node with this configuration, ready.
     async fn node_with(&self, config: Config) -> Embedded;
 
