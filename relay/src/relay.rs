@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Gate, KeyError, name_matches};
 use crate::bus::memory::MemoryBus;
+use crate::bus::redis::RedisBus;
+use crate::bus::redis::reach::ReachError;
 use crate::bus::{AttachError, Bus};
 use crate::config::{Config, Tls};
 use crate::listener::{self, Listener};
@@ -46,7 +48,10 @@ pub enum StartError {
     /// A ticket key file cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// The cluster has no room.
+    /// The settings for Redis make no connection.
+    #[error(transparent)]
+    Redis(#[from] ReachError),
+    /// The cluster does not take the node.
     #[error(transparent)]
     Attach(#[from] AttachError),
 }
@@ -63,12 +68,17 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Opens the ports of a node that is alone.
+    /// Opens the ports of a node that reaches others through the Redis of its configuration, or is alone.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        Self::bind_to(config, Arc::new(MemoryBus::alone()), Clock::system()).await
+        let clock = Clock::system();
+        let bus: Arc<dyn Bus> = match config.redis.clone() {
+            Some(settings) => Arc::new(RedisBus::new(settings, clock.clone())?),
+            None => Arc::new(MemoryBus::alone()),
+        };
+        Self::bind_to(config, bus, clock).await
     }
 
     /// Opens the ports of a node that reaches others through `bus`.
