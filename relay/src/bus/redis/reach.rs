@@ -154,6 +154,7 @@ impl Reach {
             settings.ca.as_deref(),
             limit,
         )?;
+        // What would make every connection fail is found now.
         for server in &settings.servers {
             link.client(server, redis::ProtocolVersion::RESP3)?;
         }
@@ -297,15 +298,18 @@ impl Reach {
     /// What is known stays if nobody can be asked. Whoever comes together shares one answer.
     pub async fn refresh(&self) {
         let asked = Instant::now();
-        let mut learner = self.learner.lock().await;
-        if learner.tried.is_some_and(|tried| tried > asked) {
-            return;
-        }
-        if let Source::Seeds(seeds) = &mut learner.from {
-            // It may be the one that is wrong.
-            seeds.distrust();
-        }
-        if let Err(error) = self.learn(&mut learner).await {
+        let learned = timeout(self.timeout, async {
+            let mut learner = self.learner.lock().await;
+            if learner.tried.is_some_and(|tried| tried > asked) {
+                return Ok(());
+            }
+            if let Source::Seeds(seeds) = &mut learner.from {
+                // It may be the one that is wrong.
+                seeds.distrust();
+            }
+            self.learn(&mut learner).await.map(drop)
+        });
+        if let Err(error) = learned.await.unwrap_or_else(|_| Err(self.late())) {
             tracing::debug!(%error, "could not ask again which redis server serves what");
         }
     }
