@@ -17,12 +17,16 @@ use culvert_testkit::relay::{Cluster, Embedded};
 use talk::Talk;
 
 const NODES: usize = 3;
-const INTERVAL: Duration = Duration::from_millis(50);
 /// A bound for machines that do many other things meanwhile; what is aimed at is measured with real nodes.
 const GENEROUS: Duration = Duration::from_secs(5);
 
 fn pairs() -> usize {
     std::env::var("CULVERT_PAIRS").map_or(50, |text| text.parse().unwrap())
+}
+
+/// Between two messages of one direction: so long that the machine has time for the moves, too.
+fn interval() -> Duration {
+    Duration::from_millis(pairs().max(50) as u64)
 }
 
 fn config() -> culvert_relay::Config {
@@ -45,7 +49,7 @@ async fn cluster() -> Result<(Cluster, Balancer)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_pauses_conversations_for_moments_and_loses_nothing() -> Result<()> {
     let (mut cluster, balancer) = cluster().await?;
-    let mut talk = Talk::begin(&balancer.url(), pairs(), INTERVAL).await?;
+    let mut talk = Talk::begin(&balancer.url(), pairs(), interval()).await?;
     for round in 0..NODES {
         // The balancer does not know yet that the node leaves, so some are sent back there.
         let node = cluster.take(0);
@@ -72,7 +76,7 @@ async fn a_rolling_restart_pauses_conversations_for_moments_and_loses_nothing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_interrupts_conversations_shortly_and_loses_nothing() -> Result<()> {
     let (cluster, balancer) = cluster().await?;
-    let mut talk = Talk::begin(&balancer.url(), pairs(), INTERVAL).await?;
+    let mut talk = Talk::begin(&balancer.url(), pairs(), interval()).await?;
     for node in &cluster.nodes()[..2] {
         balancer.kill(node.addr());
         talk.hear_everybody().await?;

@@ -40,7 +40,7 @@ impl Route {
         self.yields = true;
     }
 
-    /// The path of the last authentic packet.
+    /// The path of the newest authentic packet.
     pub(crate) fn last_heard(&self) -> Option<PathId> {
         self.last_heard
     }
@@ -63,7 +63,9 @@ impl Route {
 
     /// Takes note of an authentic packet on `path`; whether the route moved there.
     pub(crate) fn heard(&mut self, now: Duration, path: PathId, newest: bool) -> bool {
-        self.last_heard = Some(path);
+        if newest || self.last_heard.is_none() {
+            self.last_heard = Some(path);
+        }
         if self.current == Some(path) {
             self.hold = None;
             return false;
@@ -91,7 +93,7 @@ mod tests {
         assert!(!route.heard(T, NEW, false), "late");
         assert!(route.heard(T, NEW, true));
         assert!(!route.heard(T, OLD, false), "a dead node's packet");
-        assert_eq!(route.current(), Some(NEW));
+        assert_eq!((route.current(), route.last_heard()), (Some(NEW), Some(NEW)));
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl Session {
         self.route.current()
     }
 
-    /// The path on which the peer was last heard, with an authentic packet, and when.
+    /// The path of the newest authentic packet, and when the peer was last heard at all.
     pub fn heard(&self) -> Option<(PathId, Duration)> {
         Some((self.route.last_heard()?, self.channel.as_ref()?.heard))
     }

@@ -87,6 +87,11 @@ impl Driver {
             self.datagram.clear();
             self.datagram.extend_from_slice(payload);
             conversation.session.receive(self.now, path, &mut self.datagram);
+            let heard = conversation.session.heard().and_then(|(path, _)| self.paths.ends(path));
+            let present = conversation.session.path().and_then(|path| self.paths.ends(path));
+            if heard.map(|(_, theirs)| theirs) != present.map(|(_, theirs)| theirs) {
+                self.review(receiver);
+            }
             self.touch(receiver);
         }
     }

@@ -31,6 +31,8 @@ use crate::relay::roster::{MAX_WAYS, Run};
 const DOUBT: Duration = Duration::from_secs(1);
 /// The same where another connection of the peer was announced, or a frame was not delivered.
 const SOONER: Duration = Duration::from_millis(300);
+/// A round trip that was measured while everything was late says little.
+const LONGEST_DOUBT: Duration = Duration::from_secs(2);
 /// Ways that a conversation remembers to have tried.
 const MAX_TRIED: usize = 4 * MAX_WAYS;
 
@@ -196,7 +198,7 @@ impl Conversation {
     /// How long it may.
     fn patience(&self) -> Duration {
         let least = if self.is_questioned { SOONER } else { DOUBT };
-        least.max(self.session.counters().rtt * 4)
+        least.max(self.session.counters().rtt * 4).min(LONGEST_DOUBT)
     }
 
     /// Makes sure that the way is looked at if no answer comes to what was sent.
