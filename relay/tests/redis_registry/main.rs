@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod lease;
+mod member;
+mod membership;
 mod node;
 mod revocation;

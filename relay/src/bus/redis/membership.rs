@@ -139,7 +139,7 @@ impl Membership {
         let mut total = 0;
         match read {
             Ok(read) => {
-                let (sight, size) = self.judge(&topic, read).await;
+                let (sight, size) = self.judge(&topic, &read).await;
                 total = size;
                 // Nothing is lost by a read that another change overtook: those nodes tell of it.
                 self.roster.learn(&topic, &sight, false, |_, _| false);
@@ -173,7 +173,7 @@ impl Membership {
     pub async fn lookup(&self, topic: TopicId, limit: usize) -> Members {
         match self.ask(|reply| Operation::Lookup { topic, reply }).await {
             Ok(read) => {
-                let (sight, total) = self.judge(&topic, read).await;
+                let (sight, total) = self.judge(&topic, &read).await;
                 let list = sight.members.iter().map(|entry| entry.member).take(limit).collect();
                 let total = u32::try_from(total).unwrap_or(u32::MAX);
                 Members { total, list, degraded: !self.is_complete() }
@@ -269,8 +269,8 @@ impl Membership {
     /// Asks the registry, for at most the time for an answer.
     async fn ask(
         &self,
-        operation: impl FnOnce(oneshot::Sender<Result<Read, Failed>>) -> Operation,
-    ) -> Result<Read, Failed> {
+        operation: impl FnOnce(oneshot::Sender<Result<Arc<Read>, Failed>>) -> Operation,
+    ) -> Result<Arc<Read>, Failed> {
         let (reply, answer) = oneshot::channel();
         let operation = operation(reply);
         let kind = operation.kind();
@@ -297,7 +297,7 @@ impl Membership {
 
     /// What a read says of the other nodes, and how many members it stands for. Entries of incarnations
     /// that are dead are left out, and removed.
-    async fn judge(&self, topic: &TopicId, read: Read) -> (Sight, usize) {
+    async fn judge(&self, topic: &TopicId, read: &Read) -> (Sight, usize) {
         let mut table = self.lease.table();
         let standing = |entry: &Entry| table.standing(entry.member.conn.node(), entry.life);
         if read.entries.iter().any(|entry| standing(entry) == Standing::Unknown) {

@@ -6,11 +6,15 @@
 //!
 //! The set knows of a registration before the hash does, and forgets it after: nothing is ever registered
 //! that a sweep would not find. Within a batch everything happens in the order it was asked for, topic by
-//! topic; a join is written before the topic is read, so of two that join at once one sees the other.
+//! topic; a join is written before the topic is read, so of two that join at once one sees the other. All
+//! who ask for one topic in a batch share one read, behind all that they write: a thousand peers that come
+//! back to their topic at once do not each have it read.
 
 mod batch;
 pub mod entry;
 pub mod sweep;
+
+use std::sync::Arc;
 
 use culvert_wire::{ConnId, Member, NodeId, TopicId};
 use redis::RedisError;
@@ -40,7 +44,7 @@ pub enum Operation {
         /// Whether this is a repetition, because the registry may have lost them.
         renewal: bool,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<Read, Failed>>,
+        reply: oneshot::Sender<Result<Arc<Read>, Failed>>,
     },
     /// Removes a member of this node.
     Leave {
@@ -54,7 +58,7 @@ pub enum Operation {
         /// The topic.
         topic: TopicId,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<Read, Failed>>,
+        reply: oneshot::Sender<Result<Arc<Read>, Failed>>,
     },
     /// Removes an entry of a dead incarnation that somebody came across.
     Forget {
@@ -77,6 +81,11 @@ impl Operation {
             Self::Lookup { .. } => Some(metrics::Operation::Lookup),
             Self::Forget { .. } | Self::Flush(_) => None,
         }
+    }
+
+    /// Whether it is answered with what is read.
+    pub fn reads(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::Lookup { .. })
     }
 
     /// How many commands' worth of work it is.

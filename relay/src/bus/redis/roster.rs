@@ -227,4 +227,6 @@ pub struct Known {
     /// Whether its node announced it. Otherwise it was read, and may be a left-over of a node that could
     /// not remove it.
     pub announced: bool,
+    /// Whether all connections here that are in the topic were told, or read it when they joined.
+    pub told: bool,
 }

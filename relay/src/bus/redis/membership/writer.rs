@@ -37,7 +37,7 @@ struct Step<'a> {
     members: Vec<Member>,
     /// The nodes as they were before the registry was read.
     table: Arc<Table>,
-    answer: oneshot::Receiver<Result<Read, Failed>>,
+    answer: oneshot::Receiver<Result<Arc<Read>, Failed>>,
 }
 
 impl Membership {
@@ -154,7 +154,7 @@ impl Membership {
         let Step { reading, members, table, answer } = step;
         let topic = reading.1;
         let Ok(Ok(read)) = answer.await else { return };
-        let (sight, _) = self.judge(&topic, read).await;
+        let (sight, _) = self.judge(&topic, &read).await;
         let confirmed = |node, life| table.is_confirmed(node, life);
         let difference = self.roster.learn(&topic, &sight, true, confirmed);
         for member in difference.arrived {
@@ -212,7 +212,7 @@ impl Membership {
         }
     }
 
-    fn done(&self, operation: Operation, read: Option<Read>) {
+    fn done(&self, operation: Operation, read: Option<Arc<Read>>) {
         if let Some(kind) = operation.kind() {
             self.metrics.operations[kind].increment(u64::try_from(operation.weight()).unwrap_or(1));
         }

@@ -1,6 +1,7 @@
 //! Many operations, one round trip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use culvert_wire::{ConnId, NodeId, TopicId};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -20,22 +21,6 @@ pub(super) const FORGET: &str = "local v = redis.call('HGET', KEYS[1], ARGV[1]) 
     if v and string.sub(v, 33, 44) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end \
     return 0";
 
-/// Does the operations of one topic; gives what each of them read.
-async fn ask(
-    reach: &Reach,
-    life: Incarnation,
-    operations: &[Operation],
-    positions: Vec<usize>,
-) -> Result<Vec<(usize, Option<Read>)>, RegistryError> {
-    let mut pipe = Pipeline::new();
-    for position in &positions {
-        write(&mut pipe, reach, life, &operations[*position]);
-    }
-    let mut answers = run(reach, &pipe).await?.into_iter();
-    let read = |position: usize| Ok((position, take(&mut answers, &operations[position])?));
-    positions.into_iter().map(read).collect()
-}
-
 /// Does all operations under this incarnation, in their order topic by topic. Gives for each what was
 /// read, in the order of the operations.
 ///
@@ -45,7 +30,7 @@ pub async fn execute(
     reach: &Reach,
     own: (NodeId, Incarnation),
     operations: &[Operation],
-) -> Result<Vec<Option<Read>>, RegistryError> {
+) -> Result<Vec<Option<Arc<Read>>>, RegistryError> {
     let (node, life) = own;
     let index_key = reach.keys().memberships(node, life);
     let (added, removed) = index_changes(operations);
@@ -57,7 +42,8 @@ pub async fn execute(
     if !removed.is_empty() {
         remove.cmd("SREM").arg(&index_key).arg(&removed).ignore();
     }
-    let mut reads: Vec<Option<Read>> = operations.iter().map(|_| None).collect();
+    let plan = Plan::new(operations);
+    let mut reads: HashMap<TopicId, Read> = HashMap::new();
     if reach.is_cluster() {
         run(reach, &add).await?;
         let mut topics: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
@@ -66,47 +52,86 @@ pub async fn execute(
                 topics.entry(*topic).or_default().push(position);
             }
         }
-        let questions: Vec<_> =
-            topics.into_values().map(|positions| ask(reach, life, operations, positions).boxed()).collect();
+        let ask = |(topic, positions)| ask(reach, life, operations, &plan, topic, positions).boxed();
+        let questions: Vec<_> = topics.into_iter().map(ask).collect();
         let all: Vec<_> = stream::iter(questions).buffer_unordered(AT_ONCE).try_collect().await?;
-        for (position, read) in all.into_iter().flatten() {
-            reads[position] = read;
-        }
+        reads.extend(all.into_iter().flatten());
         run(reach, &remove).await?;
     } else {
         let mut pipe = add;
-        for operation in operations {
-            write(&mut pipe, reach, life, operation);
+        for (position, operation) in operations.iter().enumerate() {
+            write(&mut pipe, reach, life, operation, plan.reads_at(position));
         }
         pipe = append(pipe, &remove);
         let mut answers = run(reach, &pipe).await?.into_iter();
-        for (read, operation) in reads.iter_mut().zip(operations) {
-            *read = take(&mut answers, operation)?;
+        for topic in plan.in_order(operations) {
+            reads.insert(*topic, take(&mut answers)?);
         }
     }
-    name_nodes(reach, operations, &mut reads).await?;
-    Ok(reads)
+    for (topic, read) in &mut reads {
+        if plan.names_nodes(topic) && !read.is_complete() {
+            read.nodes = Some(nodes_of(reach, topic).await?);
+        }
+    }
+    let reads: HashMap<TopicId, Arc<Read>> =
+        reads.into_iter().map(|(topic, read)| (topic, Arc::new(read))).collect();
+    let answer = |operation: &Operation| reads.get(topic(operation)?).filter(|_| operation.reads()).cloned();
+    Ok(operations.iter().map(answer).collect())
 }
 
-/// Brings all nodes of the topics that are too large for one read.
-async fn name_nodes(
+/// Does the operations of one topic.
+async fn ask(
     reach: &Reach,
+    life: Incarnation,
     operations: &[Operation],
-    reads: &mut [Option<Read>],
-) -> Result<(), RegistryError> {
-    let mut known: HashMap<TopicId, Vec<NodeId>> = HashMap::new();
-    for (operation, read) in operations.iter().zip(reads) {
-        let (Operation::Join { topic, nodes: true, .. }, Some(read)) = (operation, read) else { continue };
-        if read.is_complete() {
-            continue;
-        }
-        let nodes = match known.get(topic) {
-            Some(nodes) => nodes.clone(),
-            None => nodes_of(reach, topic).await?,
-        };
-        read.nodes = Some(known.entry(*topic).or_insert(nodes).clone());
+    plan: &Plan,
+    topic: TopicId,
+    positions: Vec<usize>,
+) -> Result<Option<(TopicId, Read)>, RegistryError> {
+    let mut pipe = Pipeline::new();
+    for position in positions {
+        write(&mut pipe, reach, life, &operations[position], plan.reads_at(position));
     }
-    Ok(())
+    let mut answers = run(reach, &pipe).await?.into_iter();
+    if plan.reads(&topic) { Ok(Some((topic, take(&mut answers)?))) } else { Ok(None) }
+}
+
+/// Which topics of a batch are read, and behind which operation: the last that asks for it.
+struct Plan {
+    /// Behind which operation, and whether all nodes are to be named.
+    topics: HashMap<TopicId, (usize, bool)>,
+    behind: BTreeSet<usize>,
+}
+
+impl Plan {
+    fn new(operations: &[Operation]) -> Self {
+        let mut plan: HashMap<TopicId, (usize, bool)> = HashMap::new();
+        for (position, operation) in operations.iter().enumerate().filter(|(_, one)| one.reads()) {
+            let Some(topic) = topic(operation) else { continue };
+            let (last, nodes) = plan.entry(*topic).or_default();
+            *last = position;
+            *nodes |= matches!(operation, Operation::Join { nodes: true, .. });
+        }
+        let behind = plan.values().map(|(last, _)| *last).collect();
+        Self { topics: plan, behind }
+    }
+
+    fn reads(&self, topic: &TopicId) -> bool {
+        self.topics.contains_key(topic)
+    }
+
+    fn reads_at(&self, position: usize) -> bool {
+        self.behind.contains(&position)
+    }
+
+    fn names_nodes(&self, topic: &TopicId) -> bool {
+        self.topics.get(topic).is_some_and(|(_, nodes)| *nodes)
+    }
+
+    /// The topics in the order in which they are read.
+    fn in_order<'a>(&self, operations: &'a [Operation]) -> Vec<&'a TopicId> {
+        self.behind.iter().filter_map(|position| topic(&operations[*position])).collect()
+    }
 }
 
 /// Every node that has entries of a topic.
@@ -155,8 +180,9 @@ fn topic(operation: &Operation) -> Option<&TopicId> {
     }
 }
 
-/// The commands of one operation. Only what [`take`] takes again is not ignored.
-fn write(pipe: &mut Pipeline, reach: &Reach, life: Incarnation, operation: &Operation) {
+/// The commands of one operation, and a read of its topic behind it if this is the place. Only what
+/// [`take`] takes again is not ignored.
+fn write(pipe: &mut Pipeline, reach: &Reach, life: Incarnation, operation: &Operation, reads: bool) {
     let Some(key) = topic(operation).map(|topic| reach.keys().topic(topic)) else { return };
     match operation {
         Operation::Join { members, .. } => {
@@ -165,9 +191,7 @@ fn write(pipe: &mut Pipeline, reach: &Reach, life: Incarnation, operation: &Oper
                 set.arg(&Entry::field(member.conn)).arg(Entry { member: *member, life }.value());
             }
             set.ignore();
-            read(pipe, &key);
         }
-        Operation::Lookup { .. } => read(pipe, &key),
         Operation::Leave { conn, .. } => {
             pipe.cmd("HDEL").arg(&key).arg(&Entry::field(*conn)).ignore();
         }
@@ -175,24 +199,16 @@ fn write(pipe: &mut Pipeline, reach: &Reach, life: Incarnation, operation: &Oper
             let (field, life) = (Entry::field(entry.member.conn), life_bytes(entry.life));
             pipe.cmd("EVAL").arg(FORGET).arg(1).arg(&key).arg(&field).arg(&life).ignore();
         }
-        Operation::Flush(_) => {}
+        Operation::Lookup { .. } | Operation::Flush(_) => {}
+    }
+    if reads {
+        pipe.cmd("HLEN").arg(&key);
+        pipe.cmd("HRANDFIELD").arg(&key).arg(SAMPLE).arg("WITHVALUES");
     }
 }
 
-fn read(pipe: &mut Pipeline, key: &[u8]) {
-    pipe.cmd("HLEN").arg(key);
-    pipe.cmd("HRANDFIELD").arg(key).arg(SAMPLE).arg("WITHVALUES");
-}
-
-/// What one operation gets of the answers.
-fn take(
-    answers: &mut impl Iterator<Item = Value>,
-    operation: &Operation,
-) -> Result<Option<Read>, RegistryError> {
-    match operation {
-        Operation::Join { .. } | Operation::Lookup { .. } => {}
-        Operation::Leave { .. } | Operation::Forget { .. } | Operation::Flush(_) => return Ok(None),
-    }
+/// What one read gets of the answers.
+fn take(answers: &mut impl Iterator<Item = Value>) -> Result<Read, RegistryError> {
     let (Some(Value::Int(total)), Some(Value::Array(fields))) = (answers.next(), answers.next()) else {
         return Err(RegistryError::Answer);
     };
@@ -203,7 +219,7 @@ fn take(
     // What is no registration is nobody's.
     let foreign = fields - entries.len();
     let total = usize::try_from(total).unwrap_or(0).saturating_sub(foreign);
-    Ok(Some(Read { total, entries, nodes: None }))
+    Ok(Read { total, entries, nodes: None })
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {

@@ -46,6 +46,8 @@ impl Topic {
         confirmed: impl Fn(NodeId, Incarnation) -> bool,
     ) -> Difference {
         let mut difference = Difference::default();
+        // The only one here is the one that joins, and a difference is told to all.
+        let told = replace || self.local.len() == 1;
         if sight.complete {
             self.wide = false;
             self.nodes.iter_mut().for_each(|presence| presence.beyond = false);
@@ -66,7 +68,7 @@ impl Topic {
                 Some(known) => known.life = entry.life,
                 None => {
                     difference.arrived.push(entry.member);
-                    self.add(Known { member: entry.member, life: entry.life, announced: false });
+                    self.add(Known { member: entry.member, life: entry.life, announced: false, told });
                 }
             }
         }
@@ -82,10 +84,10 @@ impl Topic {
     pub(super) fn arrived(&mut self, member: Member, life: Incarnation) -> bool {
         self.departed.retain(|conn| *conn != member.conn);
         if let Some(known) = self.known.iter_mut().find(|known| known.member.conn == member.conn) {
-            known.life = life;
-            return !std::mem::replace(&mut known.announced, true);
+            (known.life, known.announced) = (life, true);
+            return !std::mem::replace(&mut known.told, true);
         }
-        self.add(Known { member, life, announced: true });
+        self.add(Known { member, life, announced: true, told: true });
         true
     }
 
