@@ -56,6 +56,31 @@ fn a_graceful_close_delivers_first() {
     assert!(pair.ends.iter().all(culvert_session::Session::is_finished));
 }
 
+/// The acknowledgement of what the other end sent was lost on the way.
+#[test]
+fn a_farewell_says_once_more_what_arrived() {
+    for failure in [false, true] {
+        let mut pair = Pair::default();
+        let stream = pair.stream(Priority::NORMAL);
+        pair.ends[0].send(stream, bytes(10)).unwrap();
+        let sent = pair.drain(0);
+        sent.iter().for_each(|packet| pair.deliver(packet));
+        pair.poll();
+        assert_eq!(pair.read_all(1, stream).len(), 1);
+        pair.now += SECOND;
+        pair.ends[1].handle_timeout(pair.now);
+        assert!(!pair.drain(1).is_empty(), "the acknowledgement, which is lost");
+        if failure {
+            pair.ends[1].fail(pair.now, Failure::Abandoned);
+        } else {
+            pair.ends[1].close(pair.now);
+        }
+        pair.exchange();
+        let expected = Event::Closed { reason: CloseReason::ByPeer, unacknowledged: vec![] };
+        assert_eq!(pair.closed(0), Some(&expected));
+    }
+}
+
 #[test]
 fn a_close_that_nobody_answers_has_a_deadline_and_a_list() {
     let mut pair = Pair::default();

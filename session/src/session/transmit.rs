@@ -77,6 +77,10 @@ impl Session {
         let window = self.receive_window as u64;
         let mut content = Content::default();
         let mut eliciting = false;
+        if channel.pending.close.is_some() {
+            // The peer gives up what it sent and has no acknowledgement of: the last one may be lost.
+            channel.received.force();
+        }
         if class != Class::Bulk
             && let Some(ack) = channel.received.acknowledge(now, window)
         {
