@@ -66,8 +66,8 @@ pub struct SearchPolicy {
 /// while a conversation waits for an answer it should not take as long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LivenessPolicy {
-    /// After so long without a sign of the peer and without anything from the relay, the relay is asked
-    /// for one. Default 3 s.
+    /// A peer that was sending and says nothing for so long is asked for a sign. After so long without an
+    /// answer of a peer, and without anything from the relay, the relay is asked. Default 3 s.
     pub after: Duration,
     /// Time in which anything must come then; else the connection is replaced. Default 5 s.
     pub answer: Duration,

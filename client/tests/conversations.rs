@@ -371,6 +371,13 @@ async fn a_connection_that_went_deaf_is_noticed_soon_while_something_waits_for_a
         assert_eq!(received(&mut to_b).await?, "and back");
         networks[0].accepted(round + 2, SOON).await?;
     }
+    // Who only listens has nothing that waits for an answer.
+    for connection in networks[0].connections() {
+        connection.set(|faults| (faults.up.mode, faults.down.mode) = (Mode::Stall, Mode::Stall));
+    }
+    to_a.send_bytes(Bytes::from_static(b"to a deaf listener")).await?;
+    let heard = timeout(Duration::from_secs(12), to_b.receive_bytes()).await;
+    assert_eq!(heard.context("not noticed")??.as_deref(), Some(&b"to a deaf listener"[..]));
     assert_eq!(networks[1].accepted_so_far(), 1, "the other's connection was never the trouble");
     Ok(())
 }

@@ -42,6 +42,10 @@ pub(crate) struct Conversation {
     pub(crate) superseded: Option<(Duration, u64)>,
     /// Ways that were tried, and when; the last is the one in use.
     pub(crate) tried: Vec<(PathId, Duration)>,
+    /// Something came from the peer's application.
+    pub(crate) has_read: bool,
+    /// When to ask the peer for a sign, if it says nothing more until then.
+    pub(crate) quiet_at: Option<Duration>,
     /// Something speaks against the way in use.
     pub(crate) is_questioned: bool,
     /// When to look whether the way still works.
@@ -76,6 +80,8 @@ impl Conversation {
             is_closed: false,
             superseded: None,
             tried: Vec::new(),
+            has_read: false,
+            quiet_at: None,
             is_questioned: false,
             review_at: None,
             lanes: None,
@@ -102,7 +108,10 @@ impl Conversation {
                     Some(connection) => return Some(Happened::Established(connection)),
                     None => tracing::warn!("a peer allows no streams; the conversation cannot begin"),
                 },
-                Event::Readable { .. } => self.read(),
+                Event::Readable { .. } => {
+                    self.has_read = true;
+                    self.read();
+                }
                 Event::Writable { .. } => self.write(),
                 Event::Acked { stream, up_to } => self.acknowledged(stream, up_to.0 + 1),
                 Event::PathChanged { .. } => return Some(Happened::PathChanged),

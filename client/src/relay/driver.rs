@@ -400,7 +400,7 @@ impl Driver {
         let sessions = self.conversations.values().filter_map(|conversation| {
             let superseded = conversation.superseded.map(|(by, _)| by);
             let own = conversation.session.next_timeout().into_iter();
-            own.chain(superseded).chain(conversation.review_at).min()
+            own.chain(superseded).chain(conversation.review_at).chain(conversation.quiet_at).min()
         });
         let retries = self.retries.values().map(|retry| retry.at);
         let by_now = sessions.chain(retries).min().map(|at| self.origin + at);

@@ -197,6 +197,12 @@ impl Driver {
                 conversation.session.handle_timeout(now);
                 due.push(*id);
             }
+            if conversation.quiet_at.take_if(|at| *at <= now).is_some()
+                && conversation.session.unanswered().is_none()
+            {
+                conversation.session.ask();
+                due.push(*id);
+            }
             if let Some((by, heard)) = conversation.superseded
                 && by <= now
             {
@@ -234,6 +240,9 @@ impl Driver {
         while let Some(id) = self.touched.pop() {
             self.settle_one(id);
             let Some(conversation) = self.conversations.get_mut(&id) else { continue };
+            if std::mem::take(&mut conversation.has_read) {
+                conversation.quiet_at = Some(self.now + self.settings.liveness.after);
+            }
             conversation.close_when_empty(self.now);
             conversation.publish_counters();
             if conversation.session.is_finished() {
