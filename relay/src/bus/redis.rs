@@ -12,6 +12,7 @@
 //! - [`RedisBus`] puts them together and decides when the node is degraded.
 
 pub mod check;
+pub mod control;
 pub mod flow;
 pub mod flows;
 pub mod inboxes;

@@ -28,7 +28,7 @@ const HARD_LIMIT: u64 = 16 << 20;
 const SOFT_LIMIT: u64 = 8 << 20;
 
 /// What was found.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What a node cannot work with.
     pub problems: Vec<String>,

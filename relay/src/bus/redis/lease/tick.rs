@@ -137,6 +137,9 @@ pub struct Answer {
     pub revision: Option<String>,
 }
 
+/// Outcome, term, time, revision, leases.
+type Reply = (String, u32, u64, Option<String>, HashMap<String, String>);
+
 /// Asks once. `lease_ms` is the lease time.
 ///
 /// # Errors
@@ -162,7 +165,6 @@ pub async fn tick(
     let about = serde_json::to_string(about)
         .map_err(|error| (redis::ErrorKind::Client, "lease", error.to_string()))?;
     call.arg(lease_ms).arg(about).arg(expires);
-    type Reply = (String, u32, u64, Option<String>, HashMap<String, String>);
     let (outcome, term, now, revision, fields): Reply = call.invoke_async(connection).await?;
     let outcome = match outcome.as_str() {
         "kept" => Outcome::Kept,
@@ -171,9 +173,19 @@ pub async fn tick(
         "held" => Outcome::Held,
         _ => Outcome::Looked,
     };
-    let snapshot =
-        Snapshot::parse(now, fields.iter().map(|(number, lease)| (number.as_str(), lease.as_str())));
+    let snapshot = snapshot(now, &fields);
     Ok(Answer { outcome, snapshot, revision })
+}
+
+/// Looks who is there, as somebody who is no node.
+///
+/// # Errors
+/// Redis does not answer, or refuses.
+pub async fn look(connection: &mut impl ConnectionLike, keys: &Keys) -> RedisResult<Snapshot> {
+    let mut call = TICK.key(keys.nodes());
+    call.key(keys.revision()).arg("");
+    let (_, _, now, _, fields): Reply = call.invoke_async(connection).await?;
+    Ok(snapshot(now, &fields))
 }
 
 /// Gives the own lease back. With `clean`, nothing is registered under it any more and it vanishes;
@@ -205,6 +217,10 @@ pub async fn bury(
 ) -> RedisResult<bool> {
     let mut call = BURY.key(keys.nodes());
     call.arg(node.0).arg(instance(life)).arg(life.term).invoke_async(connection).await
+}
+
+fn snapshot(now: u64, fields: &HashMap<String, String>) -> Snapshot {
+    Snapshot::parse(now, fields.iter().map(|(number, lease)| (number.as_str(), lease.as_str())))
 }
 
 /// As it stands in a lease.
