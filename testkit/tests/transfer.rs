@@ -5,79 +5,22 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+mod files;
+
 use std::time::Duration;
 
 use culvert_testkit::certs::TestCa;
 use culvert_testkit::chaos::ChaosProxy;
-use culvert_testkit::process::{Process, peak_resident};
+use culvert_testkit::process::Process;
 use culvert_testkit::relay::RelayPlan;
-use culvert_testkit::report::{full, measured, mib};
+use culvert_testkit::report::{measured, mib};
 use culvert_testkit::{binaries, user};
-use tokio::task::JoinSet;
+use files::{MIB, Peaks, hash, patience, size, write_random};
 use tokio::time::Instant;
 use user::User;
 
-const MIB: u64 = 1024 * 1024;
-/// The bound on each of the three processes.
-const MOST_RESIDENT: u64 = 64 * MIB;
-
 /// What a killed receiver may fetch again: 16 MiB that were not synced to disk yet, and what was on the way.
 const NOT_YET_KEPT: u64 = 24 * MIB;
-
-fn size() -> u64 {
-    let given =
-        std::env::var("CULVERT_TRANSFER_BYTES").ok().map(|size| size.parse().expect("a number of bytes"));
-    given.unwrap_or(if full() { 1024 * MIB } else { 128 * MIB })
-}
-
-/// Generous for a slow disk and two busy cores: 4 MiB a second.
-fn patience(size: u64) -> Duration {
-    Duration::from_secs(60 + size / (4 * MIB))
-}
-
-fn write_random(path: &Path, size: u64) -> blake3::Hash {
-    let mut file = BufWriter::new(File::create(path).unwrap());
-    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; 1 << 20]);
-    let mut left = size;
-    while left > 0 {
-        let len = usize::try_from(left.min(1 << 20)).unwrap();
-        aws_lc_rs::rand::fill(&mut chunk[..len]).unwrap();
-        hasher.update(&chunk[..len]);
-        file.write_all(&chunk[..len]).unwrap();
-        left -= len as u64;
-    }
-    file.flush().unwrap();
-    hasher.finalize()
-}
-
-fn hash(path: &Path) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut File::open(path).unwrap(), &mut hasher).unwrap();
-    hasher.finalize()
-}
-
-/// Peaks of processes by what they are; a killed one counts up to its end.
-#[derive(Default)]
-struct Peaks {
-    watches: JoinSet<(&'static str, u64)>,
-}
-
-impl Peaks {
-    fn watch(&mut self, what: &'static str, pid: u32) {
-        self.watches.spawn(async move { (what, peak_resident(pid).await) });
-    }
-
-    /// Reports them, and holds each against the bound. All processes have ended.
-    async fn judge(self) {
-        for (what, peak) in self.watches.join_all().await {
-            measured(&format!("peak resident memory of {what}: {} of {}", mib(peak), mib(MOST_RESIDENT)));
-            assert!(peak > 0 && peak < MOST_RESIDENT, "{what}: {}", mib(peak));
-        }
-    }
-}
 
 /// Bytes that reached clients through the proxy, over all connections that were ever open.
 async fn down_reaches(proxy: &ChaosProxy, bytes: u64, patience: Duration) {
