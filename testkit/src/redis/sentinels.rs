@@ -1,6 +1,7 @@
 //! A master with a replica, and three Sentinels that replace it.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -127,9 +128,9 @@ impl RedisSentinels {
                 if status != expected {
                     return Ok(false);
                 }
-                let replicas: Vec<std::collections::HashMap<String, String>> =
+                let replicas: Vec<HashMap<String, String>> =
                     sentinel.ask(&["SENTINEL", "REPLICAS", MASTER]).await?;
-                let up = |replica: &std::collections::HashMap<String, String>| {
+                let up = |replica: &HashMap<String, String>| {
                     replica.get("flags").is_some_and(|flags| flags == "slave")
                         && replica.get("master-link-status").is_some_and(|status| status == "ok")
                 };
@@ -150,5 +151,5 @@ fn server() -> Result<RedisPlan> {
 
 async fn named_by(sentinel: &RedisServer) -> Result<SocketAddr> {
     let (host, port): (String, u16) = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]).await?;
-    Ok((host.parse::<std::net::IpAddr>().context("the Sentinel names no address")?, port).into())
+    Ok((host.parse::<IpAddr>().context("the Sentinel names no address")?, port).into())
 }
