@@ -371,14 +371,36 @@ async fn a_connection_that_went_deaf_is_noticed_soon_while_something_waits_for_a
         assert_eq!(received(&mut to_b).await?, "and back");
         networks[0].accepted(round + 2, SOON).await?;
     }
-    // Who only listens has nothing that waits for an answer.
-    for connection in networks[0].connections() {
+    assert_eq!(networks[1].accepted_so_far(), 1, "the other's connection was never the trouble");
+    Ok(())
+}
+
+/// Who only listens has nothing that waits for an answer.
+#[tokio::test]
+async fn a_listener_notices_soon_that_its_connection_went_deaf() -> Result<()> {
+    let relay = Embedded::open().await?;
+    let network = ChaosProxy::start(relay.addr()).await?;
+    let secret = TopicSecret::generate();
+    let liveness = LivenessPolicy { after: Duration::from_millis(500), answer: Duration::from_millis(1500) };
+    let options = || RelayOptions { liveness: liveness.clone(), ..member(&secret) };
+    let url = format!("ws://localhost:{}", network.addr().port());
+    let mut listener = peer(&url, secret.topic(), options()).await?;
+    let mut speaker = peer(&relay.url(), secret.topic(), options()).await?;
+    let (mut listens, speaks) = (listener.next().await?, speaker.next().await?);
+    let (mut speaks, _keep) = speaks.split();
+    for n in 0..3 {
+        speaks.send(Bytes::from(n.to_string())).await?;
+        assert_eq!(received(&mut listens).await?, n.to_string());
+        timeout(SOON, speaks.flush()).await??;
+    }
+    // What is open now hangs for ever; what comes later passes.
+    for connection in network.connections() {
         connection.set(|faults| (faults.up.mode, faults.down.mode) = (Mode::Stall, Mode::Stall));
     }
-    to_a.send_bytes(Bytes::from_static(b"to a deaf listener")).await?;
-    let heard = timeout(Duration::from_secs(12), to_b.receive_bytes()).await;
-    assert_eq!(heard.context("not noticed")??.as_deref(), Some(&b"to a deaf listener"[..]));
-    assert_eq!(networks[1].accepted_so_far(), 1, "the other's connection was never the trouble");
+    speaks.send(Bytes::from_static(b"do you hear me?")).await?;
+    // The keepalives of 15 s would have found it, too.
+    let heard = timeout(Duration::from_secs(12), listens.receive_bytes()).await;
+    assert_eq!(heard.context("not noticed")??.as_deref(), Some(&b"do you hear me?"[..]));
     Ok(())
 }
 
