@@ -6,5 +6,6 @@ mod control;
 mod lease;
 mod member;
 mod membership;
+mod modes;
 mod node;
 mod revocation;

@@ -15,7 +15,7 @@ use crate::node::{LEASE, eventually, lease_of, redis, settings};
 
 const TOPIC: TopicId = TopicId([7; 32]);
 
-fn topic(n: u64) -> TopicId {
+pub(crate) fn topic(n: u64) -> TopicId {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&n.to_le_bytes());
     TopicId(id)
@@ -55,7 +55,7 @@ async fn trio(redis: &RedisServer) -> [Joiner; 3] {
     nodes
 }
 
-async fn fill(node: &Joiner, topics: impl Iterator<Item = TopicId>) {
+pub(crate) async fn fill(node: &Joiner, topics: impl Iterator<Item = TopicId>) {
     let joins = topics.enumerate().map(|(n, topic)| node.join(topic, n as u64));
     stream::iter(joins).buffer_unordered(512).for_each(async |members| assert!(!members.degraded)).await;
 }
@@ -178,6 +178,30 @@ async fn after_redis_lost_everything_all_is_registered_anew_and_nobody_left() {
     let seen = c.join(topic(5), 3).await;
     assert_eq!(conns(&seen).len(), 2);
     assert_eq!(a.membership.nodes_of(&topic(5)).len(), 2);
+}
+
+#[tokio::test]
+async fn everything_is_registered_anew_no_faster_than_the_setting_says() {
+    let redis = redis().await;
+    let mut settings = settings(&redis);
+    settings.registrations = 512;
+    let ways = Arc::new(Ways::default());
+    let a = Joiner::start(&settings, &ways).await;
+    fill(&a, (0..1024).map(topic)).await;
+    let (_, life) = a.lease.own().unwrap();
+    a.lease.raise(life);
+    eventually("it begins", async || !a.membership.is_complete()).await;
+    let before = Instant::now();
+    let pending = async || a.metric("culvert_relay_bus_renewals_pending");
+    eventually("some are left", async || (1.0..1024.0).contains(&pending().await)).await;
+    // Joins do not wait for it.
+    assert_eq!(a.join(TOPIC, 5000).await.total, 0);
+    assert!(!a.membership.is_complete());
+    eventually("it is done", async || a.membership.is_complete()).await;
+    // Four steps of 256, with half a second after each but the last.
+    assert!(before.elapsed() > Duration::from_millis(1300), "{:?}", before.elapsed());
+    assert_eq!(pending().await, 0.0);
+    assert_eq!(indexed(&redis, a.lease.own().unwrap()).await, 1025);
 }
 
 #[tokio::test]

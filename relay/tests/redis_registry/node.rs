@@ -1,6 +1,7 @@
 //! A node as far as its lease goes, and a Redis to go with it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,12 @@ pub(crate) async fn redis() -> RedisServer {
 }
 
 pub(crate) fn settings(redis: &RedisServer) -> Settings {
-    let server = Server { host: "127.0.0.1".to_owned(), port: redis.port(), tls: false };
-    let mut settings = Settings::new(vec![server], Mode::Standalone);
+    settings_of(&[redis.addr()], Mode::Standalone)
+}
+
+pub(crate) fn settings_of(servers: &[SocketAddr], mode: Mode) -> Settings {
+    let server = |addr: &SocketAddr| Server { host: addr.ip().to_string(), port: addr.port(), tls: false };
+    let mut settings = Settings::new(servers.iter().map(server).collect(), mode);
     (settings.lease, settings.timeout) = (LEASE, LEASE / 4);
     settings
 }

@@ -14,7 +14,9 @@
 //! What is revoked is read before the lease counts as confirmed: after an outage nobody who was revoked
 //! meanwhile gets a frame through.
 
+mod event;
 mod holder;
+mod silence;
 pub mod tick;
 
 use std::ops::RangeInclusive;
@@ -42,7 +44,10 @@ use super::settings::Settings;
 use crate::admission::Revocations;
 use crate::bus::{AttachError, Load};
 use holder::Holder;
+use silence::Silence;
 use tick::Answer;
+
+pub use event::Event;
 
 /// Ticks in one lease time: with one lost now and then, a lease does not come near its end.
 const TICKS: u32 = 14;
@@ -50,55 +55,6 @@ const TICKS: u32 = 14;
 const MISSED: u32 = 3;
 /// However often somebody asks for a tick, there are at most this many in the time of one.
 const HASTE: u32 = 10;
-
-/// What happens to this node's number and to the other nodes. Told in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// This node has this number from now on.
-    Placed {
-        /// The number.
-        node: NodeId,
-        /// Under which incarnation it is held.
-        incarnation: Incarnation,
-    },
-    /// This node keeps its number under a higher term: its registrations may be incomplete.
-    Lapsed {
-        /// The new incarnation.
-        incarnation: Incarnation,
-    },
-    /// Another process has this node's number. [`Event::Placed`] follows with another one.
-    Fenced,
-    /// There is a node that was not known before. Told after [`Event::Placed`], and once: a node that is
-    /// fenced and placed anew still knows those that it knew.
-    Appeared {
-        /// Its number.
-        node: NodeId,
-        /// Its incarnation.
-        incarnation: Incarnation,
-        /// The versions of the bus that it speaks.
-        versions: RangeInclusive<u8>,
-    },
-    /// A known node holds its number under another term: it will announce its members again.
-    Raised {
-        /// Its number.
-        node: NodeId,
-        /// Its new incarnation.
-        incarnation: Incarnation,
-        /// The versions of the bus that it speaks.
-        versions: RangeInclusive<u8>,
-    },
-    /// A known node has ended.
-    Gone {
-        /// The number it had.
-        node: NodeId,
-        /// Its last incarnation.
-        incarnation: Incarnation,
-    },
-    /// Whether Redis answers. True until the first event says otherwise.
-    Reachable(bool),
-    /// The list of what is revoked changed.
-    Revoked(Arc<Revocations>),
-}
 
 /// Waiting does not help this node to a number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -221,8 +177,8 @@ impl Lease {
 
     /// Ticks until dropped, and tells `on` what happens; `on` must not wait.
     pub async fn run(&self, load: impl Fn() -> Load, on: impl Fn(Event)) {
-        let mut silence =
-            Silence { since: tokio::time::Instant::now(), limit: self.interval() * MISSED, told: false };
+        let mut silence = Silence::new(self.interval() * MISSED);
+        let mut refusal = None;
         self.deliver(&on);
         loop {
             let began = tokio::time::Instant::now();
@@ -232,15 +188,19 @@ impl Lease {
             match result {
                 Ok(more) => {
                     silence.end(&on);
+                    refusal = None;
                     again = more;
                 }
                 Err(TickError::Refused(refused)) => {
                     silence.end(&on);
-                    error!(%refused, "this node gets no number and serves nobody");
+                    if refusal.as_ref() != Some(&refused) {
+                        error!(%refused, "this node gets no number and serves nobody");
+                        refusal = Some(refused);
+                    }
                 }
                 Err(error) => {
                     self.metrics.tick_failures.increment(1);
-                    if !silence.told {
+                    if !silence.is_told() {
                         warn!(error = chain(&error), "redis did not confirm the lease of this node");
                     }
                 }
@@ -488,38 +448,6 @@ impl Lease {
             Event::Gone { node, incarnation } => info!(%node, %incarnation, "a node is gone"),
             Event::Revoked(list) => info!(entries = list.len(), "what is revoked has changed"),
             Event::Reachable(_) => {}
-        }
-    }
-}
-
-/// How long Redis has been silent.
-struct Silence {
-    since: tokio::time::Instant,
-    limit: Duration,
-    told: bool,
-}
-
-impl Silence {
-    /// Waits, and tells when the silence gets too long meanwhile.
-    async fn during<T>(&mut self, wait: impl Future<Output = T>, on: &impl Fn(Event)) -> T {
-        tokio::pin!(wait);
-        loop {
-            tokio::select! {
-                done = &mut wait => return done,
-                () = sleep_until(self.since + self.limit), if !self.told => {
-                    self.told = true;
-                    error!("redis does not answer; peers of this node reach only each other until it does");
-                    on(Event::Reachable(false));
-                }
-            }
-        }
-    }
-
-    fn end(&mut self, on: &impl Fn(Event)) {
-        self.since = tokio::time::Instant::now();
-        if std::mem::take(&mut self.told) {
-            info!("redis answers again");
-            on(Event::Reachable(true));
         }
     }
 }

@@ -201,7 +201,7 @@ culvert_service_kit::metric_set! {
         pub operations: counter "culvert_relay_bus_registry_operations_total" { kind: Operation = Operation::ALL, Operation::name },
         /// Operations on the registry of topics that failed or were given up, by kind.
         pub operation_failures: counter "culvert_relay_bus_registry_failures_total" { kind: Operation = Operation::ALL, Operation::name },
-        /// Memberships that are to be registered again and are not yet.
+        /// Topics whose members on this node are to be registered again and are not yet.
         pub renewals_pending: gauge "culvert_relay_bus_renewals_pending",
         /// Memberships of dead nodes that this node removed from the registry.
         pub swept: counter "culvert_relay_bus_swept_total",
