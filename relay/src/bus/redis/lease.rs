@@ -290,7 +290,7 @@ impl Lease {
         match timeout(self.timeout * 2, give_back).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                warn!(error = chain(&error), "redis did not take the node number back; it ends by itself")
+                warn!(error = chain(&error), "redis did not take the node number back; it ends by itself");
             }
             Err(_) => warn!("redis did not take the node number back in time; it ends by itself"),
         }

@@ -230,3 +230,6 @@ pub struct Known {
     /// Whether all connections here that are in the topic were told, or read it when they joined.
     pub told: bool,
 }
+
+#[cfg(test)]
+mod tests;

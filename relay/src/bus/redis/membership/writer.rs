@@ -232,7 +232,7 @@ impl Membership {
         if !self.is_broken() {
             match error {
                 Some(error) => {
-                    warn!(error = chain(&error), "the registry was not written")
+                    warn!(error = chain(&error), "the registry was not written");
                 }
                 None => warn!("the registry was not written in time"),
             }
