@@ -394,14 +394,15 @@ impl Driver {
     pub(super) fn keep_time(&mut self) {
         let now = Instant::now();
         self.plan_search(now);
-        let needed: Vec<_> = self.legs.iter().map(|leg| self.is_needed(leg.id)).collect();
+        let checked = self.legs.iter().filter(|leg| leg.next_check().is_some_and(|at| at <= now));
+        let needed: Vec<_> = checked.map(|leg| leg.id).filter(|id| self.is_needed(*id)).collect();
         let mut ended = Vec::new();
-        for (leg, is_needed) in self.legs.iter_mut().zip(needed) {
+        for leg in &mut self.legs {
             if let Some(LinkEvent::Ended(error)) = leg.link.tick(now) {
                 ended.push((leg.id, error));
             } else if leg.answers_by().is_some_and(|at| at <= now) {
                 ended.push((leg.id, LinkError::Silent("let this peer into the topic")));
-            } else if leg.is_over(now, is_needed) {
+            } else if leg.is_over(now, needed.contains(&leg.id)) {
                 ended.push((leg.id, LinkError::Broke("it was replaced".to_owned())));
             }
         }

@@ -123,7 +123,12 @@ impl Driver {
     fn misses_somebody(&self) -> bool {
         let mut talks = self.conversations.values().filter(|one| one.is_established && !one.is_closed);
         let mut open = talks.clone().filter(|one| one.superseded.is_none());
-        if open.any(|one| one.session.path().is_none() || one.owes(self.now) >= MISSED) {
+        // Or soon: it is on a connection that goes away, because the others do not reach its peer.
+        let is_lost = |path| {
+            let leg = self.paths.ends(path).map(|(leg, _)| leg);
+            self.legs.iter().all(|own| Some(own.id) != leg || own.is_leaving())
+        };
+        if open.any(|one| one.session.path().is_none_or(is_lost) || one.owes(self.now) >= MISSED) {
             return true;
         }
         if self.accept.is_none() || self.refuses || self.stops_by.is_some() {
