@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use culvert_client::dial::RelayUrl;
+use culvert_relay::args::RedisArgs;
 use culvert_wire::PeerId;
 
 use crate::ticket::{Duration, TopicList};
@@ -66,9 +67,12 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Show this machine's peer id, making a key first if there is none.
     Id(IdArgs),
-    /// Make keys and admission tickets for a relay that asks for them.
+    /// Make keys and admission tickets for a relay that asks for them, and revoke what should end early.
     #[command(subcommand)]
     Ticket(TicketCommand),
+    /// Look at the nodes of a cluster of relays.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Find out whether, and if not why, this network lets you reach a relay.
     Doctor(DoctorArgs),
     /// Run a relay node; the same as the program culvert-relay. See `culvert relay --help`.
@@ -201,6 +205,52 @@ pub(crate) enum TicketCommand {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
+    /// Have every node of a cluster refuse a ticket or a peer, and close its connections, within a second.
+    #[command(
+        after_help = "Example:\n  culvert ticket revoke --peer ID --for 24h --redis redis://redis.example:6379"
+    )]
+    Revoke(Box<RevokeArgs>),
+}
+
+/// What to revoke.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    #[command(flatten)]
+    pub(crate) what: RevokedArgs,
+    /// For how long: 30m, 8h, 7d. Without it, until the ticket ends, where the whole ticket is given, and a
+    /// day otherwise, which is as long as relays let a ticket live unless they are told.
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) lasting: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokedArgs {
+    /// A ticket and every invitation under it: the ticket itself, its id (`jti` in `culvert ticket show`),
+    /// or `-` for a ticket on standard input.
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+    /// Everything of a peer: its connections, its tickets and its invitations.
+    #[arg(long, value_name = "ID")]
+    pub(crate) peer: Option<PeerId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show every node: its lease, its versions, how much it carries and whether it is in touch.
+    #[command(after_help = "Example:\n  culvert cluster status --redis redis://redis.example:6379")]
+    Status(Box<StatusArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod cli;
+mod cluster;
 mod demo;
 mod dev;
 mod doctor;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         }
         Command::Id(args) => id::run(&args),
         Command::Ticket(args) => ticket::run(args),
+        Command::Cluster(args) => on_runtime(async |_| cluster::run(args).await),
         Command::Send(args) => on_runtime(async |interrupt| send::run(args, interrupt).await),
         Command::Receive(args) => on_runtime(async |interrupt| receive::run(args, interrupt).await),
         Command::Dev(args) => on_runtime(async |interrupt| dev::run(args, interrupt).await),

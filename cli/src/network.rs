@@ -10,7 +10,7 @@ use culvert_client::dial::RelayUrl;
 use culvert_client::relay::{ReceiveHalf, RelayConnection, SendHalf};
 use culvert_client::{
     AccessToken, AdmissionSource, Connection, Identity, PeerPolicy, ProxyChoice, RelayOptions,
-    RelayTransport, TopicSecret, Transport, TransportConfig, TransportMode,
+    RelayTransport, TopicHash, TopicSecret, Transport, TransportConfig, TransportMode,
 };
 use culvert_service_kit::Secret;
 use tokio::sync::mpsc;
@@ -74,6 +74,7 @@ pub(crate) fn read_ticket(path: &Path) -> Result<String> {
 /// A peer at a relay, in one topic.
 pub(crate) struct Meeting {
     transport: RelayTransport,
+    topic: TopicHash,
     connections: mpsc::Receiver<RelayConnection>,
 }
 
@@ -98,15 +99,20 @@ impl Meeting {
             .connect_relay(topic)
             .await
             .with_context(|| format!("cannot use the relay at {relay}"))?;
-        Ok(Self { transport, connections })
+        Ok(Self { transport, topic, connections })
     }
 
     /// The next peer that comes; an error when the relay does not let this peer stay. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<FileLane> {
-        let connection = self.connections.recv().await;
-        let connection =
-            connection.context("the relay ended the connection and does not let this peer back in")?;
-        FileLane::new(connection)
+        if let Some(connection) = self.connections.recv().await {
+            return FileLane::new(connection);
+        }
+        let why = match self.transport.ended(&self.topic) {
+            Some(end) => anyhow::Error::new(end.clone()),
+            None => anyhow::anyhow!("it does not say why"),
+        };
+        Err(Code::Refused
+            .with(why.context("the relay ended the connection and does not let this peer back in")))
     }
 
     /// Delivers what is under way, within limits, and leaves.

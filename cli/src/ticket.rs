@@ -18,11 +18,14 @@ use crate::cli::{IssueArgs, TicketCommand};
 use crate::failure::Code;
 use crate::{folders, keys};
 
+mod revoke;
+
 pub(crate) fn run(command: TicketCommand) -> Result<()> {
     match command {
         TicketCommand::Keygen { path } => keygen(&path),
         TicketCommand::Issue(args) => issue(args),
         TicketCommand::Show { ticket, key } => show(&ticket, key.as_deref()),
+        TicketCommand::Revoke(args) => crate::on_runtime(async |_| revoke::run(*args).await),
     }
 }
 
@@ -45,6 +48,12 @@ impl FromStr for TopicList {
 /// A length of time, as typed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Duration(u64);
+
+impl Duration {
+    pub(crate) fn seconds(self) -> u64 {
+        self.0
+    }
+}
 
 impl FromStr for Duration {
     type Err = &'static str;
@@ -173,13 +182,7 @@ fn issue(args: IssueArgs) -> Result<()> {
 }
 
 fn show(path: &Path, key: Option<&Path>) -> Result<()> {
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().take(MAX_TICKET as u64 + 64).read_to_string(&mut text)?;
-        text
-    } else {
-        crate::network::read_ticket(path)?
-    };
+    let text = if path == Path::new("-") { from_stdin()? } else { crate::network::read_ticket(path)? };
     let ticket = text.trim();
     let claims = claims(ticket)?;
     let mut out = io::stdout();
@@ -210,8 +213,15 @@ fn show(path: &Path, key: Option<&Path>) -> Result<()> {
     }
 }
 
+/// What is on standard input, as far as a ticket can be long.
+fn from_stdin() -> Result<String> {
+    let mut text = String::new();
+    io::stdin().take(MAX_TICKET as u64 + 64).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Seconds, for people.
-struct Span(u64);
+pub(crate) struct Span(pub(crate) u64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

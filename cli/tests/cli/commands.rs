@@ -14,7 +14,9 @@ async fn help_is_on_standard_output_and_documents_the_exit_codes() -> Result<()>
     for expected in ["Exit codes:", "culvert demo", "interrupted", "send", "receive", "doctor", "ticket"] {
         assert!(out.contains(expected), "{expected}:\n{out}");
     }
-    for command in ["send", "receive", "demo", "dev", "id", "ticket", "doctor", "completions", "relay"] {
+    for command in
+        ["send", "receive", "demo", "dev", "id", "ticket", "cluster", "doctor", "completions", "relay"]
+    {
         let (code, out, _) = home.ends([command, "--help"]).await?;
         assert!(code == 0 && out.contains("Usage:"), "{command}: {code}\n{out}");
     }
@@ -91,7 +93,12 @@ async fn completions_name_every_command() -> Result<()> {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, _) = home.ends(["completions", shell]).await?;
         assert_eq!(code, 0);
-        assert!(["send", "receive", "doctor", "ticket"].iter().all(|c| out.contains(c)), "{shell}");
+        assert!(
+            ["send", "receive", "doctor", "ticket", "revoke", "cluster", "status"]
+                .iter()
+                .all(|c| out.contains(c)),
+            "{shell}"
+        );
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The real `culvert` program, as people use it: against a real relay process over TLS on loopback.
 
+mod cluster;
 mod commands;
 mod demo;
 mod faults;
