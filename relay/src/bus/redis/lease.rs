@@ -97,11 +97,19 @@ pub struct Lease {
     epoch: Instant,
     released: AtomicBool,
     started: AtomicU64,
-    finished: watch::Sender<u64>,
+    finished: watch::Sender<Finished>,
     poke: Notify,
     /// Seconds since 1970; 0 for never.
     placed_at: AtomicU64,
     degraded_at: AtomicU64,
+}
+
+/// Which ticks are over.
+#[derive(Clone, Copy, Default)]
+struct Finished {
+    last: u64,
+    /// The last that brought an answer.
+    answered: u64,
 }
 
 struct Inner {
@@ -137,7 +145,7 @@ impl Lease {
             epoch: Instant::now(),
             released: AtomicBool::new(false),
             started: AtomicU64::new(0),
-            finished: watch::Sender::new(0),
+            finished: watch::Sender::default(),
             poke: Notify::new(),
             placed_at: AtomicU64::new(0),
             degraded_at: AtomicU64::new(0),
@@ -185,6 +193,8 @@ impl Lease {
             let result = silence.during(self.round(load()), &on).await;
             self.deliver(&on);
             let mut again = false;
+            let last = self.started.load(Ordering::Acquire);
+            let answered = matches!(result, Ok(_) | Err(TickError::Refused(_)));
             match result {
                 Ok(more) => {
                     silence.end(&on);
@@ -205,7 +215,12 @@ impl Lease {
                     }
                 }
             }
-            self.finished.send_replace(self.started.load(Ordering::Acquire));
+            self.finished.send_modify(|finished| {
+                finished.last = last;
+                if answered {
+                    finished.answered = last;
+                }
+            });
             if !again {
                 silence.during(self.pause(began), &on).await;
             }
@@ -236,14 +251,14 @@ impl Lease {
         self.inner.lock().holder.own()
     }
 
-    /// Has the table read again by a tick that begins after this call; many callers share one. Returns
-    /// when it is done, came to nothing, or the time for one answer is over. Cancel safe.
-    pub async fn refresh(&self) {
+    /// Has the table read again by a tick that begins after this call; many callers share one. Says whether
+    /// it was; otherwise the tick came to nothing, or took longer than an answer may. Cancel safe.
+    pub async fn refresh(&self) -> bool {
         let mut finished = self.finished.subscribe();
         let wanted = self.started.load(Ordering::Acquire) + 1;
         self.poke();
-        // A late answer is as good as none: the caller looks at the table either way.
-        let _ = timeout(self.timeout, finished.wait_for(|tick| *tick >= wanted)).await;
+        let tick = finished.wait_for(|finished| finished.last >= wanted);
+        matches!(timeout(self.timeout, tick).await, Ok(Ok(finished)) if finished.answered >= wanted)
     }
 
     /// Has the table read again soon, without waiting for it.

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use culvert_wire::{Member, Members, NodeId, TopicId};
+use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ use super::incarnation::Incarnation;
 use super::lease::{Event, Lease};
 use super::message::Item;
 use super::metrics::Metrics;
-use super::nodes::Standing;
+use super::nodes::{Standing, Table};
 use super::reach::Reach;
 use super::registry::entry::Entry;
 use super::registry::{Failed, Operation, Read};
@@ -42,6 +43,8 @@ use crate::bus::{Arrival, Inbox};
 const QUEUE: usize = 1 << 18;
 /// Dead entries that one read has removed; a sweep does the rest.
 const FORGOTTEN: usize = 32;
+/// Incarnations that are remembered to have ended; each costs one look at the leases to find out.
+const ENDED: usize = 1024;
 
 /// The memberships of one node's connections, towards the other nodes. See the module.
 pub struct Membership {
@@ -62,10 +65,21 @@ pub struct Membership {
     broken: watch::Sender<Option<Incarnation>>,
     reachable: AtomicBool,
     complete: AtomicBool,
+    /// Incarnations that were found in the registry after their lease was gone.
+    ended: Mutex<HashSet<(NodeId, Incarnation)>>,
     chores: Mutex<Vec<Chore>>,
     chore: Notify,
     /// Incarnations of this process that lost their number, with registrations that nobody else may find.
     former: Mutex<Vec<(NodeId, Incarnation)>>,
+}
+
+/// A read of the registry, in the light of the leases.
+struct Judged {
+    sight: Sight,
+    /// How many members it stands for.
+    total: usize,
+    /// Whether it is known of each entry if it counts.
+    certain: bool,
 }
 
 /// What is done beside, because it takes longer than an event may.
@@ -114,6 +128,7 @@ impl Membership {
             broken: watch::Sender::new(None),
             reachable: AtomicBool::new(true),
             complete: AtomicBool::new(true),
+            ended: Mutex::default(),
             chores: Mutex::default(),
             chore: Notify::new(),
             former: Mutex::default(),
@@ -139,10 +154,14 @@ impl Membership {
         let mut total = 0;
         match read {
             Ok(read) => {
-                let (sight, size) = self.judge(&topic, &read).await;
-                total = size;
+                let judged = self.judge(&topic, &read).await;
+                (total, members.degraded) = (judged.total, members.degraded || !judged.certain);
+                if !judged.certain {
+                    // Somebody may be there who does not know of this node either.
+                    self.fail();
+                }
                 // Nothing is lost by a read that another change overtook: those nodes tell of it.
-                self.roster.learn(&topic, &sight, false, |_, _| false);
+                self.roster.learn(&topic, &judged.sight, false, |_, _| false);
             }
             Err(Failed) => members.degraded = true,
         }
@@ -173,10 +192,10 @@ impl Membership {
     pub async fn lookup(&self, topic: TopicId, limit: usize) -> Members {
         match self.ask(|reply| Operation::Lookup { topic, reply }).await {
             Ok(read) => {
-                let (sight, total) = self.judge(&topic, &read).await;
+                let Judged { sight, total, certain } = self.judge(&topic, &read).await;
                 let list = sight.members.iter().map(|entry| entry.member).take(limit).collect();
                 let total = u32::try_from(total).unwrap_or(u32::MAX);
-                Members { total, list, degraded: !self.is_complete() }
+                Members { total, list, degraded: !certain || !self.is_complete() }
             }
             Err(Failed) => {
                 let (list, total) = self.roster.members(&topic, limit);
@@ -295,25 +314,43 @@ impl Membership {
         }
     }
 
-    /// What a read says of the other nodes, and how many members it stands for. Entries of incarnations
-    /// that are dead are left out, and removed.
-    async fn judge(&self, topic: &TopicId, read: &Read) -> (Sight, usize) {
+    /// What a read says of the other nodes. Entries of incarnations that are dead are left out, and removed.
+    async fn judge(&self, topic: &TopicId, read: &Read) -> Judged {
         let mut table = self.lease.table();
-        let standing = |entry: &Entry| table.standing(entry.member.conn.node(), entry.life);
-        if read.entries.iter().any(|entry| standing(entry) == Standing::Unknown) {
+        let life = |entry: &Entry| (entry.member.conn.node(), entry.life);
+        let strange = |table: &Table| {
+            let unknown =
+                |(node, life): &(NodeId, Incarnation)| table.standing(*node, *life) == Standing::Unknown;
+            let mut strange: Vec<_> = read.entries.iter().map(life).filter(unknown).collect();
+            strange.sort_unstable();
+            strange.dedup();
+            let ended = self.ended.lock();
+            strange.retain(|life| !ended.contains(life));
+            strange
+        };
+        let mut certain = true;
+        if !strange(&table).is_empty() {
             // A node that has just come is in Redis before it is in the table.
-            self.lease.refresh().await;
+            certain = self.lease.refresh().await;
             table = self.lease.table();
+            if certain {
+                // Whoever registers has a lease: one that is not there now will not be there again.
+                let strange = strange(&table);
+                let mut ended = self.ended.lock();
+                if ended.len() + strange.len() > ENDED {
+                    ended.clear();
+                }
+                ended.extend(strange);
+            }
         }
         let own = self.own.borrow().map(|(node, _)| node);
         let mut sight = Sight { complete: read.is_complete(), ..Sight::default() };
         let mut dead = Vec::new();
-        for entry in &read.entries {
-            let node = entry.member.conn.node();
-            match table.standing(node, entry.life) {
-                Standing::Live if Some(node) == own => {}
+        for entry in read.entries.iter().filter(|entry| Some(entry.member.conn.node()) != own) {
+            let (node, life) = life(entry);
+            match table.standing(node, life) {
                 Standing::Live => sight.members.push(*entry),
-                Standing::Dead | Standing::Unknown if Some(node) == own => {}
+                Standing::Unknown if !self.ended.lock().contains(&(node, life)) => {}
                 Standing::Dead | Standing::Unknown => dead.push(*entry),
             }
         }
@@ -328,7 +365,7 @@ impl Membership {
             // A full queue has other worries.
             let _ = self.queue.try_send(Operation::Forget { topic: *topic, entry });
         }
-        (sight, total)
+        Judged { sight, total, certain }
     }
 
     /// The registrations of this node are incomplete from here on, until its term is raised.

@@ -44,7 +44,7 @@ impl Membership {
 
     /// A node has announced all that it has: what it registered before and did not announce is gone.
     async fn settle(&self, node: NodeId) {
-        // Its raised term may not have been seen yet.
+        // Its raised term may not have been seen yet. Without an answer, less is known to be stale.
         self.lease.refresh().await;
         let Some(now) = self.lease.table().get(node).map(|lease| lease.incarnation) else { return };
         let stale = move |known: &Known| {

@@ -154,9 +154,12 @@ impl Membership {
         let Step { reading, members, table, answer } = step;
         let topic = reading.1;
         let Ok(Ok(read)) = answer.await else { return };
-        let (sight, _) = self.judge(&topic, &read).await;
+        let judged = self.judge(&topic, &read).await;
+        if !judged.certain {
+            self.fail();
+        }
         let confirmed = |node, life| table.is_confirmed(node, life);
-        let difference = self.roster.learn(&topic, &sight, true, confirmed);
+        let difference = self.roster.learn(&topic, &judged.sight, judged.certain, confirmed);
         for member in difference.arrived {
             self.inbox.arrived(topic, Arrival { member, replaces: ConnId::NONE });
         }
