@@ -33,7 +33,11 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 fn functions(text: &str) -> BTreeSet<(&str, &str)> {
     let code = text.split('`').skip(1).step_by(2);
     let is_type = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
-    code.filter_map(|code| code.split_once("::")).filter(|(name, _)| is_type(name)).collect()
+    // `Event::Reachable(false)` is a variant with a value, `Reader::join(topic)` a call.
+    code.filter_map(|code| code.split('(').next())
+        .filter_map(|code| code.split_once("::"))
+        .filter(|(name, _)| is_type(name))
+        .collect()
 }
 
 #[test]

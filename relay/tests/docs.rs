@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use culvert_relay::args::Args;
+use culvert_relay::bus;
 use culvert_relay::metrics::Metrics;
 use culvert_relay::quota::Rate;
 use culvert_service_kit::config::{load, markdown_tables};
@@ -116,6 +117,8 @@ fn the_example_is_a_configuration() {
 #[test]
 fn metrics_md_lists_every_series() {
     let relay = markdown_table(Metrics::SERIES);
+    let bus = markdown_table(bus::redis::metrics::Metrics::SERIES);
     let certificate = markdown_table(tls::Metrics::SERIES);
-    check("metrics.md", &format!("{METRICS}{relay}\n## The certificate\n\n{certificate}"));
+    let rest = format!("## The bus through Redis\n\n{bus}\n## The certificate\n\n{certificate}");
+    check("metrics.md", &format!("{METRICS}{relay}\n{rest}"));
 }
