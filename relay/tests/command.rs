@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use culvert_testkit::process::Signal;
+use culvert_testkit::redis::RedisPlan;
 use culvert_testkit::relay::RelayPlan;
 
 /// Far beyond what any step here takes; reached only where something hangs.
@@ -58,6 +59,18 @@ fn an_unknown_flag_exits_with_64_and_help_and_version_with_0() {
     assert!(text(&help.stdout).contains("--ticket-keys"));
     let version = run(&["--version"], &[]);
     assert_eq!(text(&version.stdout), concat!("culvert-relay ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_would_forget_peers_exits_with_1_and_says_what_to_set() {
+    let plan = RedisPlan::new().unwrap().set("maxmemory", "100mb").set("maxmemory-policy", "allkeys-lru");
+    let server = plan.start().await.unwrap();
+    let url = server.reach().url();
+    let flags = ["--open", "--plain-text", "--listen=127.0.0.1:0", "--admin-listen=none", "--redis", &url];
+    let output = tokio::task::block_in_place(|| run(&flags, &[]));
+    let log = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("the relay does not start") && log.contains("maxmemory-policy noeviction"), "{log}");
 }
 
 #[test]
