@@ -13,7 +13,9 @@ use anyhow::{Context, Result};
 use balancer::{Balancer, until};
 use bytes::Bytes;
 use culvert_client::{RelayConnection, RelayOptions, SearchPolicy, TopicSecret, derive_topic};
+use culvert_relay::bus::{Arrival, Bus};
 use culvert_testkit::relay::{Cluster, Embedded};
+use culvert_wire::{ConnId, Generation, Member, TopicId};
 use talk::{Peer, Talk, member};
 use tokio::time::timeout;
 
@@ -88,6 +90,31 @@ async fn peers_that_never_met_find_each_other_across_the_cut() -> Result<()> {
     greet(&mut to_a, &mut to_b).await?;
     heal(&cluster);
     until(SEARCH, "further connections go away", || balancer.open(None) == 2).await?;
+    greet(&mut to_b, &mut to_a).await?;
+    greet(&mut to_a, &mut to_b).await
+}
+
+/// Connections that are gone, but that nobody told of, are ways as well: trying them must not look like
+/// progress.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_missed_however_many_ways_to_it_are_said_to_be_there() -> Result<()> {
+    let (cluster, balancer) = cluster(2).await?;
+    let [one, two] = cluster.nodes() else { anyhow::bail!("two nodes") };
+    let secret = TopicSecret::generate();
+    let topic = TopicId(secret.topic());
+    let mut a = Peer::enter(&balancer.url(), secret.topic(), member(&secret)).await?;
+    let mut b = Peer::enter(&balancer.url(), secret.topic(), member(&secret)).await?;
+    let (mut to_b, mut to_a) = (a.next().await?, b.next().await?);
+    greet(&mut to_b, &mut to_a).await?;
+    let bus = cluster.hub().bus();
+    for real in bus.lookup(topic, 10).await.list {
+        for n in 1..=2 {
+            let generation = Generation(real.generation.0 + n);
+            let ghost = Member { conn: ConnId(real.conn.0 ^ n), generation, ..real };
+            bus.join(topic, Arrival { member: ghost, replaces: ConnId::NONE }, 10).await;
+        }
+    }
+    cluster.hub().cut(one.id(), two.id());
     greet(&mut to_b, &mut to_a).await?;
     greet(&mut to_a, &mut to_b).await
 }

@@ -42,6 +42,8 @@ pub(crate) struct Conversation {
     pub(crate) superseded: Option<(Duration, u64)>,
     /// Ways that were tried, and when; the last is the one in use.
     pub(crate) tried: Vec<(PathId, Duration)>,
+    /// How often it was moved since the peer was last heard.
+    pub(crate) moves_in_vain: u32,
     /// Something came from the peer's application.
     pub(crate) has_read: bool,
     /// When to ask the peer for a sign, if it says nothing more until then.
@@ -80,6 +82,7 @@ impl Conversation {
             is_closed: false,
             superseded: None,
             tried: Vec::new(),
+            moves_in_vain: 0,
             has_read: false,
             quiet_at: None,
             is_questioned: false,

@@ -128,7 +128,7 @@ impl Driver {
             let leg = self.paths.ends(path).map(|(leg, _)| leg);
             self.legs.iter().all(|own| Some(own.id) != leg || own.is_leaving())
         };
-        if open.any(|one| one.session.path().is_none_or(is_lost) || one.owes(self.now) >= MISSED) {
+        if open.any(|one| one.session.path().is_none_or(is_lost) || one.is_silent_for(self.now) >= MISSED) {
             return true;
         }
         if self.accept.is_none() || self.refuses || self.stops_by.is_some() {
@@ -149,7 +149,7 @@ impl Driver {
         let (now, after) = (self.now, self.settings.liveness.after);
         let Some(conversation) = self.conversations.get(&id) else { return };
         let path = conversation.session.path();
-        if conversation.owes(now) < after {
+        if conversation.is_silent_for(now) < after {
             return;
         }
         let leg = path.and_then(|path| self.paths.ends(path)).map(|(leg, _)| leg);

@@ -31,8 +31,10 @@ use crate::relay::roster::{MAX_WAYS, Run};
 const DOUBT: Duration = Duration::from_secs(1);
 /// The same where another connection of the peer was announced, or a frame was not delivered.
 const SOONER: Duration = Duration::from_millis(300);
-/// A round trip that was measured while everything was late says little.
-const LONGEST_DOUBT: Duration = Duration::from_secs(2);
+/// Round trips that were measured while everything was late say little.
+const LONGEST_ROUND_TRIPS: Duration = Duration::from_secs(2);
+/// However many ways were tried in vain.
+const LONGEST_DOUBT: Duration = Duration::from_secs(5);
 /// Ways that a conversation remembers to have tried.
 const MAX_TRIED: usize = 4 * MAX_WAYS;
 
@@ -115,6 +117,7 @@ impl Driver {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         if conversation.session.path() != Some(path) {
             tracing::debug!(session = ?id, leg = ?way.leg, conn = %way.conn, "a conversation is moved");
+            conversation.moved();
             conversation.session.set_path(self.now, path);
             conversation.run = Some(way.run);
             conversation.tried.retain(|(tried, _)| *tried != path);
@@ -184,8 +187,13 @@ impl Driver {
 }
 
 impl Conversation {
+    /// How long the peer has owed a sign, on whatever way.
+    pub(super) fn is_silent_for(&self, now: Duration) -> Duration {
+        self.session.unanswered().map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
     /// How long the peer has owed a sign on the present way.
-    pub(super) fn owes(&self, now: Duration) -> Duration {
+    fn owes(&self, now: Duration) -> Duration {
         let since = |since: Duration| now.saturating_sub(since.max(self.moved_at()));
         self.session.unanswered().map_or(Duration::ZERO, since)
     }
@@ -195,10 +203,18 @@ impl Conversation {
         self.tried.last().map(|(_, at)| *at).unwrap_or_default()
     }
 
-    /// How long it may.
+    /// How long it may. Twice as long after every move that brought no sign, so that ways which are all dead
+    /// are not tried in a whirl.
     fn patience(&self) -> Duration {
         let least = if self.is_questioned { SOONER } else { DOUBT };
-        least.max(self.session.counters().rtt * 4).min(LONGEST_DOUBT)
+        let round_trips = (self.session.counters().rtt * 4).min(LONGEST_ROUND_TRIPS);
+        least.max(round_trips).saturating_mul(1 << self.moves_in_vain.min(4)).min(LONGEST_DOUBT)
+    }
+
+    /// Counts moves since the peer was last heard.
+    fn moved(&mut self) {
+        let is_heard = self.session.heard().is_some_and(|(_, at)| at > self.moved_at());
+        self.moves_in_vain = if is_heard { 0 } else { self.moves_in_vain.saturating_add(1) };
     }
 
     /// Makes sure that the way is looked at if no answer comes to what was sent.
