@@ -168,10 +168,6 @@ pub trait Inbox: Send + Sync + 'static {
     /// The topic's members here.
     fn members(&self, topic: TopicId, limit: usize) -> Members;
 
-    /// Visits every membership of this node's connections. A bus that keeps a register of them uses it
-    /// to register everything anew.
-    fn memberships(&self, visit: &mut dyn FnMut(TopicId, Member));
-
     /// How much this node carries.
     fn load(&self) -> Load;
 

@@ -213,15 +213,14 @@ async fn latency(args: &Args, options: &Options) -> Result<()> {
     for number in 1..=options.rounds {
         let (across, within) =
             (latencies(&mut across, options.paced).await?, latencies(&mut within, options.paced).await?);
-        let at = |sorted: &[f64], share: f64| sorted[(sorted.len() as f64 * share) as usize];
+        let at = |sorted: &[f64], percent: usize| sorted[sorted.len() * percent / 100];
+        let round = [at(&across, 50), at(&within, 50), at(&across, 99), at(&within, 99)];
+        let [across, within, across_p99, within_p99] = round;
         eprintln!(
-            "round {number}: across {:.0} µs (p99 {:.0}), on one node {:.0} µs (p99 {:.0})",
-            at(&across, 0.5),
-            at(&across, 0.99),
-            at(&within, 0.5),
-            at(&within, 0.99)
+            "round {number}: across {across:.0} µs (p99 {across_p99:.0}), on one node {within:.0} µs \
+             (p99 {within_p99:.0})",
         );
-        rounds.push([at(&across, 0.5), at(&within, 0.5), at(&across, 0.99), at(&within, 0.99)]);
+        rounds.push(round);
     }
     cluster.stop()?;
     let of = |figure: usize| median(rounds.iter().map(|round| round[figure]).collect());

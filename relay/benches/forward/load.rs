@@ -176,7 +176,7 @@ async fn pace(mut senders: Vec<End>, rate: usize) -> Result<()> {
     let mut sent = 0;
     loop {
         ticks.tick().await;
-        let due = (began.elapsed().as_secs_f64() * rate as f64) as usize;
+        let due = usize::try_from(began.elapsed().as_micros())? * rate / 1_000_000;
         // A sender at a time, so that a late tick does not become one large write.
         while sent < due {
             let next = sent % senders.len();

@@ -55,7 +55,7 @@ pub struct RedisArgs {
     #[arg(long, env = "CULVERT_RELAY_REDIS_PREFIX", value_name = "TEXT", default_value = "culvert")]
     pub redis_prefix: Given<String>,
     /// Longest wait for a connection to Redis, and for each answer; at most a third of redis-lease.
-    #[arg(long, env = "CULVERT_RELAY_REDIS_TIMEOUT", value_name = "DURATION", default_value = "2s")]
+    #[arg(long, env = "CULVERT_RELAY_REDIS_TIMEOUT", value_name = "DURATION", default_value = "1s")]
     pub redis_timeout: Given<Duration>,
 }
 

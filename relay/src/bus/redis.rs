@@ -39,6 +39,7 @@ use async_trait::async_trait;
 use culvert_service_kit::Clock;
 use culvert_service_kit::metric_set::Registry;
 use culvert_wire::{Member, Members, NodeId, TopicId, Verdict};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -83,6 +84,8 @@ struct Core {
     number: watch::Sender<Option<NodeId>>,
     /// Whether it is.
     heard: watch::Sender<bool>,
+    /// Whether the node was given it.
+    given: Mutex<bool>,
     reachable: AtomicBool,
     degraded: AtomicBool,
 }
@@ -105,22 +108,22 @@ impl RedisBus {
         })
     }
 
-    /// Looks whether this Redis is fit, if it answers in time.
-    async fn check(&self) -> Result<(), AttachError> {
+    /// Looks whether this Redis is fit; `false` if it does not answer in time.
+    async fn check(&self) -> Result<bool, AttachError> {
         match tokio::time::timeout(START, check(&self.reach)).await {
             Ok(Ok(Findings { problems, warnings })) => {
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
-                if problems.is_empty() { Ok(()) } else { Err(AttachError::Unfit(problems)) }
+                if problems.is_empty() { Ok(true) } else { Err(AttachError::Unfit(problems)) }
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "this node serves nobody until redis answers");
-                Ok(())
+                Ok(false)
             }
             Err(_) => {
                 tracing::warn!("redis does not answer; this node serves nobody until it does");
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -159,7 +162,7 @@ impl Drop for Failing {
 impl Bus for RedisBus {
     async fn attach(&self, inbox: Arc<dyn Inbox>, registry: &Registry) -> Result<(), AttachError> {
         let metrics = Arc::new(Metrics::register(registry.recorder()));
-        self.check().await?;
+        let checked = self.check().await?;
         let settings = &self.settings;
         let lease = Arc::new(Lease::new(self.reach.clone(), settings, self.clock.clone(), metrics.clone()));
         lease.first(inbox.load(), START).await?;
@@ -191,6 +194,7 @@ impl Bus for RedisBus {
             membership,
             number: watch::Sender::new(None),
             heard: watch::Sender::new(false),
+            given: Mutex::new(false),
             reachable: AtomicBool::new(true),
             degraded: AtomicBool::new(false),
         });
@@ -208,6 +212,13 @@ impl Bus for RedisBus {
         let membership = core.membership.clone();
         self.run("membership", async move { membership.run().await });
         self.run("flows", core.clone().look_after());
+        if !checked {
+            let reach = self.reach.clone();
+            self.run("check", async move {
+                check::watch(&reach).await;
+                std::future::pending::<()>().await;
+            });
+        }
         self.core.set(core).map_err(|_| AttachError::Unfit(vec!["the bus is attached already".to_owned()]))
     }
 
@@ -283,8 +294,11 @@ impl Core {
                 self.number.send_replace(Some(*node));
             }
             Event::Fenced => {
+                let mut given = self.given.lock();
                 self.number.send_replace(None);
+                *given = false;
                 self.inbox.placed(None);
+                drop(given);
                 self.flows.begin_anew();
             }
             Event::Lapsed { .. } => self.flows.begin_anew(),
@@ -297,6 +311,7 @@ impl Core {
             Event::Revoked(revocations) => self.inbox.revoked(revocations.clone()),
         }
         self.membership.event(&event);
+        self.inbox.nodes(u32::try_from(self.lease.table().live().count()).unwrap_or(u32::MAX).max(1));
         self.judge();
     }
 
@@ -325,11 +340,14 @@ impl Core {
             let mut heard = self.heard.subscribe();
             let place = async {
                 if heard.wait_for(|heard| *heard).await.is_ok() {
-                    // In touch first: peers that come in at once are not told of a start.
-                    self.judge();
-                    self.inbox.placed(Some(node));
+                    let mut given = self.given.lock();
+                    // Not a number that was lost meanwhile.
+                    if *self.number.borrow() == Some(node) {
+                        *given = true;
+                        self.inbox.placed(Some(node));
+                    }
                 }
-                std::future::pending::<()>().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = inboxes.run() => return,
@@ -355,8 +373,8 @@ impl Core {
 
     /// Tells the node when it loses or regains touch with the rest of the cluster.
     fn judge(&self) {
-        let placed = self.number.borrow().is_some();
-        let degraded = placed
+        // A node that starts misses nothing yet.
+        let degraded = *self.given.lock()
             && !(self.reachable.load(Ordering::Relaxed)
                 && self.lease.is_valid()
                 && *self.heard.borrow()

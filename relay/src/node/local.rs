@@ -231,10 +231,6 @@ impl Inbox for Local {
         self.topics.list(&topic, ConnId::NONE, limit)
     }
 
-    fn memberships(&self, visit: &mut dyn FnMut(TopicId, Member)) {
-        self.topics.visit(|topic, member| visit(*topic, member.link.member()));
-    }
-
     fn load(&self) -> Load {
         Load { connections: self.connections(), memberships: self.topics.memberships() }
     }

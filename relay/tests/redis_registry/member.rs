@@ -67,7 +67,6 @@ impl Inbox for Book {
         Members::default()
     }
 
-    fn memberships(&self, _: &mut dyn FnMut(TopicId, Member)) {}
 
     fn load(&self) -> Load {
         LOAD

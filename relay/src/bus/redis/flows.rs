@@ -31,6 +31,8 @@ const SUBSCRIPTION_WINDOW: u64 = 6 << 20;
 const WINDOW: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 20);
 /// Processes that are known to have lost their lease; older ones are forgotten, and no longer addressed.
 const FENCED: usize = 1024;
+/// How long a process may be spoken to that the lease table does not show; it is read twice a second.
+const UNCONFIRMED: Duration = Duration::from_secs(2);
 /// First and longest pause towards an inbox that nobody was subscribed to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -55,6 +57,8 @@ pub struct Flow {
     pub listed: AtomicBool,
     /// Whether the other node is to be told what came, even if there is nothing else to say.
     pub say: AtomicBool,
+    /// Opened for a message of a process that the lease table does not show yet.
+    unconfirmed: Mutex<Option<Instant>>,
     pause: Mutex<Option<Pause>>,
 }
 
@@ -124,6 +128,7 @@ impl Flows {
         fenced.retain(|instance| *instance != incarnation.instance);
         let before = self.get(node);
         if let Some(flow) = before.as_ref().filter(|flow| flow.instance == incarnation.instance) {
+            *flow.unconfirmed.lock() = None;
             return flow.clone();
         }
         let version = newest.min(self.newest_version);
@@ -143,6 +148,7 @@ impl Flows {
             ready: ArcSwap::from(self.unplaced.clone()),
             listed: AtomicBool::new(false),
             say: AtomicBool::new(false),
+            unconfirmed: Mutex::new(None),
             pause: Mutex::new(None),
         });
         let mut flows = HashMap::clone(&self.flows.load());
@@ -338,7 +344,9 @@ impl Flows {
         }
         let newest = header.version.min(*VERSIONS.end());
         let incarnation = Incarnation { instance: header.instance, term: 0 };
-        Ok(self.open(header.source, incarnation, newest))
+        let flow = self.open(header.source, incarnation, newest);
+        *flow.unconfirmed.lock() = Some(Instant::now());
+        Ok(flow)
     }
 
     /// Stops to send to a node for a moment: nobody was subscribed to its inbox. What was not published
@@ -376,6 +384,12 @@ impl Flows {
         let was_valid = self.valid.swap(valid, Ordering::Relaxed);
         let mut held = 0;
         for flow in self.all().values() {
+            let opened = *flow.unconfirmed.lock();
+            if valid && opened.is_some_and(|opened| now.duration_since(opened) > UNCONFIRMED) {
+                // It had given its lease back before anybody looked.
+                self.close(flow.node, flow.instance);
+                continue;
+            }
             let mut outgoing = flow.outgoing.lock();
             let (waiting, kept) = outgoing.held();
             held += waiting + kept;

@@ -76,9 +76,9 @@ pub enum Mode {
 impl Settings {
     /// What a lease lasts, unless told otherwise: peers of a dead node are told within this plus 1 s.
     pub const LEASE: Duration = Duration::from_secs(7);
-    /// Longer than a busy Redis or one retransmission takes, and short enough for three attempts before a
-    /// lease of [`Settings::LEASE`] is lost.
-    pub const TIMEOUT: Duration = Duration::from_secs(2);
+    /// Longer than a busy Redis or one retransmission takes, and short enough for several attempts before
+    /// a lease of [`Settings::LEASE`] is lost.
+    pub const TIMEOUT: Duration = Duration::from_secs(1);
     /// Shards of an inbox; see [`Settings::shards`].
     pub const SHARDS: u8 = 4;
     /// What two nodes exchange in 4 ms at 1 GB/s, or in 35 ms over a link of 1 Gbit/s.
