@@ -1,11 +1,15 @@
 //! Each way in which a Redis can be unfit, and the sentence about it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use culvert_relay::bus::redis::check::{Findings, check, rule};
 use culvert_relay::bus::redis::keys::Keys;
 use culvert_relay::bus::redis::reach::{Reach, ReachError};
 use culvert_relay::bus::redis::settings::{Mode, Settings};
 use culvert_service_kit::Secret;
 use culvert_testkit::redis::{RedisCluster, RedisPlan, RedisSentinels, RedisServer};
+use culvert_testkit::relay::RelayPlan;
 
 use crate::listener::{Listener, settings};
 
@@ -177,4 +181,26 @@ async fn every_master_of_a_cluster_is_looked_at() {
     let limit = ["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1"];
     let () = cluster.masters()[2].ask(&limit).await.unwrap();
     only(&found(&settings(&cluster.reach())).await, &[&cluster.masters()[2].addr().to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_away_at_the_start_is_looked_at_when_it_comes_and_the_node_goes_on() {
+    const SOON: Duration = Duration::from_secs(30);
+    let plan = RedisPlan::new().unwrap().set("maxmemory", "100mb").set("maxmemory-policy", "allkeys-lru");
+    let relay = RelayPlan::open(Path::new(env!("CARGO_BIN_EXE_culvert-relay"))).unwrap();
+    let mut relay = relay.set("redis", format!("redis://{}", plan.addr())).start().await.unwrap();
+    let says = |words: &'static str| move |line: &str| line.contains(words).then(|| line.to_owned());
+    relay.process().line(SOON, says("this node serves nobody until")).await.unwrap();
+    assert_eq!(relay.admin("/readyz").await.unwrap().0, 503);
+
+    let _server = plan.start().await.unwrap();
+    let complaint = relay.process().line(SOON, says("maxmemory-policy noeviction")).await.unwrap();
+    assert!(complaint.to_lowercase().contains("error"), "{complaint}");
+    let ready = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while relay.admin("/readyz").await.unwrap().0 != 200 {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(SOON, ready).await.expect("the node goes on with it");
 }

@@ -1,15 +1,18 @@
-//! Whether this Redis can connect nodes, asked once at the start.
+//! Whether this Redis can connect nodes, asked once: at the start, or when it is first there.
 //!
 //! What is wrong would otherwise show itself under load, or as loss: registrations evicted, subscribers cut
 //! off, commands refused. Everything that is wrong is said at once, each in a sentence that says what to
-//! do. A Redis that is away is not unfit; see [`ReachError`].
+//! do. A Redis that is away is not unfit; see [`ReachError`]. A node does not start with one that is unfit; if
+//! it started without one, [`watch`] looks later, and the node goes on and says so.
 
 mod info;
 mod rights;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use tokio::time::{sleep, timeout};
 
 pub use rights::rule;
 
@@ -26,6 +29,11 @@ const OLDEST_CLUSTER: (u32, u32) = (7, 0);
 const HARD_LIMIT: u64 = 16 << 20;
 /// Bytes that must be allowed to wait for longer, as Redis has it by default.
 const SOFT_LIMIT: u64 = 8 << 20;
+
+/// How often a Redis that was away is asked.
+const AWAY: Duration = Duration::from_secs(1);
+/// How often an unfit one is looked at and complained of.
+const UNFIT: Duration = Duration::from_secs(60);
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +75,42 @@ pub async fn check(reach: &Reach) -> Result<Findings, ReachError> {
     Ok(findings)
 }
 
+/// Looks at a Redis that was away at the start once it answers, and again while it is unfit.
+///
+/// Peers may be on this node by then, and other nodes do well with the same Redis, so it is no reason to
+/// end; whoever operates it is told until it is fit. Cancel safe.
+pub async fn watch(reach: &Reach) {
+    let mut unfit = false;
+    loop {
+        // What takes long is asked again like what is away.
+        match timeout(UNFIT, check(reach)).await {
+            Ok(Ok(findings)) => {
+                findings.tell();
+                if findings.problems.is_empty() {
+                    if unfit {
+                        tracing::info!("redis is fit to connect nodes now");
+                    }
+                    return;
+                }
+                unfit = true;
+                sleep(UNFIT).await;
+            }
+            Ok(Err(_)) | Err(_) => sleep(AWAY).await,
+        }
+    }
+}
+
 impl Findings {
+    /// Logs everything that was found.
+    fn tell(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        for problem in &self.problems {
+            tracing::error!("{problem}");
+        }
+    }
+
     fn refused(&mut self, error: &ReachError, setting: &str) {
         self.problems.push(format!("{error}; correct {setting}-user and {setting}-password"));
     }
