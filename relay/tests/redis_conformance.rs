@@ -1,4 +1,7 @@
 //! The rules for every bus, over Redis: one server, a master watched by Sentinels, a Redis Cluster.
+//!
+//! The server and the cluster know the nodes as a user with the rights that a relay asks for and no others;
+//! a command that is not among them fails the rule in which it was sent.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
@@ -17,17 +20,33 @@ use culvert_relay::bus::redis::RedisBus;
 use culvert_relay::bus::redis::reach::Reach;
 use culvert_relay::bus::redis::settings::{Mode, Server, Settings};
 use culvert_relay::bus::redis::{nodes::NodeLease, revocation};
-use culvert_service_kit::Clock;
+use culvert_service_kit::{Clock, Secret};
 use culvert_testkit::chaos::{ChaosProxy, Cut};
 use culvert_testkit::redis as testkit;
-use culvert_testkit::redis::{RedisCluster, RedisPlan, RedisSentinels, RedisServer};
+use culvert_testkit::redis::{RedisCluster, RedisPlan, RedisSentinels, RedisServer, relay_rights};
 use culvert_testkit::relay::Embedded;
 use parking_lot::Mutex;
+
+const USER: &str = "relay";
+const PASSWORD: &str = "secret";
 
 /// Settings for these servers.
 fn settings(servers: &[SocketAddr], mode: Mode) -> Settings {
     let server = |addr: &SocketAddr| Server { host: addr.ip().to_string(), port: addr.port(), tls: false };
     Settings::new(servers.iter().map(server).collect(), mode)
+}
+
+/// The same as a user that is no operator.
+fn restricted(mut settings: Settings) -> Settings {
+    settings.user = Some(USER.to_owned());
+    settings.password = Some(Secret::new(PASSWORD.to_owned()));
+    settings
+}
+
+/// Panics if a server refused anything that its clients tried.
+async fn refused_nothing(server: &RedisServer) {
+    let refused: Vec<redis::Value> = server.ask(&["ACL", "LOG"]).await.unwrap();
+    assert_eq!(refused, [], "a relay needs a right that it does not say it needs");
 }
 
 async fn start(settings: &Settings, config: Config) -> Embedded {
@@ -62,12 +81,13 @@ struct Alone {
 
 impl Alone {
     async fn start() -> Self {
-        let server = RedisPlan::new().unwrap().start().await.unwrap();
+        let plan = RedisPlan::new().unwrap().user(USER, PASSWORD, &relay_rights(testkit::Mode::Standalone));
+        let server = plan.start().await.unwrap();
         Self { server, proxies: Mutex::default() }
     }
 
     fn settings(&self) -> Settings {
-        settings(&[self.server.addr()], Mode::Standalone)
+        restricted(settings(&[self.server.addr()], Mode::Standalone))
     }
 
     fn take(&self, node: &Embedded) -> ChaosProxy {
@@ -79,7 +99,7 @@ impl Alone {
 impl World for Alone {
     async fn node_with(&self, config: Config) -> Embedded {
         let proxy = ChaosProxy::start(self.server.addr()).await.unwrap();
-        let node = start(&settings(&[proxy.addr()], Mode::Standalone), config).await;
+        let node = start(&restricted(settings(&[proxy.addr()], Mode::Standalone)), config).await;
         self.proxies.lock().insert(node.addr(), proxy);
         node
     }
@@ -101,6 +121,10 @@ impl World for Alone {
 
     async fn fence(&self, node: &Embedded) {
         fence(&self.settings(), node).await;
+    }
+
+    async fn ended(&self) {
+        refused_nothing(&self.server).await;
     }
 }
 
@@ -153,11 +177,12 @@ struct Spread(RedisCluster);
 
 impl Spread {
     async fn start() -> Self {
-        Self(RedisCluster::start().await.unwrap())
+        let user = format!("{USER} on >{PASSWORD} {}", relay_rights(testkit::Mode::Cluster));
+        Self(RedisCluster::start_with(&[("user", &user)]).await.unwrap())
     }
 
     fn settings(&self) -> Settings {
-        settings(self.0.reach().servers(), Mode::Cluster)
+        restricted(settings(self.0.reach().servers(), Mode::Cluster))
     }
 }
 
@@ -186,6 +211,12 @@ impl World for Spread {
 
     async fn fence(&self, node: &Embedded) {
         fence(&self.settings(), node).await;
+    }
+
+    async fn ended(&self) {
+        for master in self.0.masters() {
+            refused_nothing(master).await;
+        }
     }
 }
 

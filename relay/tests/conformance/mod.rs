@@ -45,6 +45,9 @@ pub(crate) trait World {
     /// Gives the node's number to somebody else, so that the node has to take another one.
     async fn fence(&self, node: &Embedded);
 
+    /// Holds what the rule left behind against what the world asks of a bus beside the rules.
+    async fn ended(&self) {}
+
     /// One more node with nothing special.
     async fn node(&self) -> Embedded {
         self.node_with(Embedded::config()).await
@@ -60,6 +63,7 @@ macro_rules! conformance {
                 let rule = async {
                     let world = $world;
                     $crate::conformance::$module::$rule(&world).await;
+                    $crate::conformance::World::ended(&world).await;
                 };
                 let ended = tokio::time::timeout($crate::conformance::LIMIT, rule).await;
                 ended.expect("the rule is tried in time");
