@@ -64,7 +64,7 @@ fn table(status: &Status) -> Table {
             about.version.clone(),
             format!("{}-{}", about.bus.0, about.bus.1),
             Span(now().saturating_sub(about.since)).to_string(),
-            remaining(status, lease),
+            age(status, lease),
             about.connections.to_string(),
             about.memberships.to_string(),
             health(status, lease),
@@ -81,10 +81,14 @@ fn table(status: &Status) -> Table {
     table
 }
 
-/// How long a lease still holds; it is renewed many times before it ends.
-fn remaining(status: &Status, lease: &NodeLease) -> String {
+/// How long ago a lease was renewed, and for how long; that happens many times before it ends.
+fn age(status: &Status, lease: &NodeLease) -> String {
+    let seconds = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
     match lease.expires.checked_sub(status.nodes.now) {
-        Some(left) if left > 0 => format!("{}.{} s", left / 1000, left % 1000 / 100),
+        Some(left) if left > 0 => {
+            let age = lease.about.lease.saturating_sub(left);
+            format!("{} of {} s", seconds(age), seconds(lease.about.lease))
+        }
         _ => "expired".to_owned(),
     }
 }
@@ -125,6 +129,7 @@ fn as_json(status: &Status) -> Value {
             "bus": { "oldest": about.bus.0, "newest": about.bus.1 },
             "since": about.since,
             "live": lease.expires > status.nodes.now,
+            "lease_ms": about.lease,
             "lease_ends_in_ms": lease.expires.saturating_sub(status.nodes.now),
             "connections": about.connections,
             "memberships": about.memberships,

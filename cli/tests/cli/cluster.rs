@@ -36,7 +36,8 @@ async fn the_status_shows_every_node_to_people_and_to_programs() -> Result<()> {
     assert_eq!(shown["nodes"].as_array().map(Vec::len), Some(2), "{shown}");
     for node in shown["nodes"].as_array().into_iter().flatten() {
         assert_eq!((&node["live"], &node["version"]), (&true.into(), &env!("CARGO_PKG_VERSION").into()));
-        assert!(node["lease_ends_in_ms"].as_u64().is_some_and(|left| left > 0), "{node}");
+        let left = node["lease_ends_in_ms"].as_u64();
+        assert!(left.is_some_and(|left| left > 0 && Some(left) <= node["lease_ms"].as_u64()), "{node}");
         assert_eq!(node["instance"].as_str().map(str::len), Some(16), "{node}");
     }
     assert_eq!(shown["redis"]["problems"], serde_json::json!([]));
@@ -51,6 +52,7 @@ async fn the_status_shows_every_node_to_people_and_to_programs() -> Result<()> {
         assert!(Instant::now() < deadline, "{out}");
     };
     assert!(out.trim_start().starts_with("NODE"), "{out}");
+    assert_eq!(out.matches(" of 7.0 s").count(), 2, "{out}");
     assert!(out.contains("2 live nodes, 0 connections, 0 memberships; 0 revocations in force."), "{out}");
     drop((left, right));
     Ok(())

@@ -416,6 +416,7 @@ impl Lease {
             bus: (*self.versions.start(), *self.versions.end()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: seconds(&self.placed_at).unwrap_or_else(|| self.clock.unix_seconds()),
+            lease: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
             connections: load.connections,
             memberships: load.memberships,
             degraded: seconds(&self.degraded_at),

@@ -37,6 +37,9 @@ pub struct About {
     pub version: String,
     /// When it got its number, in seconds since 1970 by its own clock.
     pub since: u64,
+    /// How long its lease is when it was just renewed, in milliseconds.
+    #[serde(default)]
+    pub lease: u64,
     /// Connections of admitted peers.
     pub connections: usize,
     /// Their topic memberships.

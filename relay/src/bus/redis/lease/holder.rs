@@ -229,6 +229,7 @@ mod tests {
             bus,
             version: String::new(),
             since: 0,
+            lease: 0,
             connections: 0,
             memberships: 0,
             degraded: None,

@@ -99,6 +99,7 @@ mod tests {
             bus: (1, 2),
             version: String::new(),
             since: 0,
+            lease: 0,
             connections: 0,
             memberships: 0,
             degraded: None,
