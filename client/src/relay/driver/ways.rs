@@ -41,8 +41,8 @@ const MAX_TRIED: usize = 4 * MAX_WAYS;
 /// A way to a peer. The order is the preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Way {
-    is_staying: bool,
     is_within_reach: bool,
+    is_staying: bool,
     pub(super) run: Run,
     generations: (Generation, Generation),
     pub(super) leg: LegId,
@@ -57,8 +57,8 @@ impl Driver {
         let mut ways: Vec<_> = joined
             .flat_map(|leg| leg.roster.newest(peer).into_iter().map(move |theirs| (leg, theirs)))
             .map(|(leg, (conn, generation))| Way {
-                is_staying: !leg.is_leaving(),
                 is_within_reach: !leg.is_degraded || leg.conn().node() == conn.node(),
+                is_staying: !leg.is_leaving(),
                 run: Run::of(generation),
                 generations: if is_first {
                     (leg.generation, generation)
@@ -83,10 +83,11 @@ impl Driver {
         let is_present = |way: &&Way| present == Some((way.leg, way.conn));
         let is_leaving =
             present.is_some_and(|(leg, _)| self.legs.iter().any(|own| own.id == leg && own.is_leaving()));
+        let is_good = |way: &&Way| way.is_within_reach && way.is_staying;
         let chosen = match present {
             None => ways.first(),
-            Some(_) if is_leaving && ways.first().is_some_and(|best| best.is_staying) => {
-                self.to_where_heard(conversation, &ways).or(ways.first())
+            Some(_) if is_leaving && ways.iter().any(|way| is_good(&way)) => {
+                self.to_where_heard(conversation, &ways).or_else(|| ways.iter().find(is_good))
             }
             Some(_) if conversation.owes(self.now) >= conversation.patience() => {
                 ways.iter().filter(|way| !is_present(way)).min_by_key(|way| {
