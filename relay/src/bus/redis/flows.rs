@@ -268,7 +268,13 @@ impl Flows {
             self.undelivered(lost);
         }
         let (letters, whole) = self.deliver(&flow, &header, items, membership);
-        let said = flow.incoming.lock().end(&header, items.len() as u64, letters, self.window());
+        let said = {
+            let mut incoming = flow.incoming.lock();
+            if !whole {
+                incoming.damaged();
+            }
+            incoming.end(&header, items.len() as u64, letters, self.window())
+        };
         if said {
             flow.say.store(true, Ordering::Relaxed);
         }

@@ -87,6 +87,11 @@ impl Incoming {
         true
     }
 
+    /// Says that a part of the message could not be read: it is as good as missing.
+    pub fn damaged(&mut self) {
+        self.missing = true;
+    }
+
     /// Counts a message after its items were handed on. `true` if the sender should hear of it now.
     pub fn end(&mut self, header: &Header, bytes: u64, letters: u64, window: u64) -> bool {
         let newly_missing = self.missing && self.told != u64::MAX;

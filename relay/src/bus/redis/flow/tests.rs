@@ -283,6 +283,20 @@ fn a_gap_is_counted_and_ends_the_epoch_of_the_sender() {
 }
 
 #[test]
+fn a_message_that_could_not_be_read_is_as_good_as_missing() {
+    let now = Instant::now();
+    let mut out = outgoing(now);
+    let mut incoming = Incoming::default();
+    out.letter(&letter(0, b"x")).unwrap();
+    let header = header_of(&take(&mut out, NONE, now).unwrap().message);
+    assert_eq!(incoming.begin(&header), Entry::New { lost: 0 });
+    incoming.damaged();
+    assert!(incoming.end(&header, 1, 0, WINDOW), "its sender hears of it at once");
+    let lost = out.confirmed(&confirmation(&mut incoming)).unwrap();
+    assert_eq!((lost.len(), lost[0].verdict), (1, Verdict::Unknown));
+}
+
+#[test]
 fn a_queue_keeps_room_for_what_is_urgent() {
     let mut out = outgoing(Instant::now());
     let payload = [0; 1000];
