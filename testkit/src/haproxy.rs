@@ -38,6 +38,17 @@ pub struct Backend {
     pub health: SocketAddr,
 }
 
+/// Which backend gets a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The one that has the fewest. Peers that look for a way around a node that is cut off come back to
+    /// it as long as it has fewer than the others.
+    #[default]
+    LeastConnections,
+    /// One after the other.
+    RoundRobin,
+}
+
 /// What the balancer knows of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
@@ -62,10 +73,18 @@ impl Balancer {
     /// # Errors
     /// haproxy is not installed or does not start; the error shows what it printed.
     pub async fn start(backends: &[Backend]) -> Result<Self> {
+        Self::start_with(backends, Balance::default()).await
+    }
+
+    /// As [`Balancer::start`], with another rule.
+    ///
+    /// # Errors
+    /// As for [`Balancer::start`].
+    pub async fn start_with(backends: &[Backend], balance: Balance) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("culvert-haproxy-").tempdir()?;
         let port = free_port()?;
         let file = folder.path().join("haproxy.cfg");
-        std::fs::write(&file, configuration(port, &socket(folder.path()), backends))?;
+        std::fs::write(&file, configuration(port, &socket(folder.path()), backends, balance))?;
         let haproxy = installed(&["/usr/sbin/haproxy"], "haproxy")?;
         let mut process = Plan::new("haproxy", haproxy).args(["-db", "-f"]).arg(&file).start()?;
         process.answers((Ipv4Addr::LOCALHOST, port).into(), READY).await?;
@@ -119,15 +138,19 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("admin.sock")
 }
 
-fn configuration(port: u16, socket: &Path, backends: &[Backend]) -> String {
+fn configuration(port: u16, socket: &Path, backends: &[Backend], balance: Balance) -> String {
     let socket = socket.display();
+    let balance = match balance {
+        Balance::LeastConnections => "leastconn",
+        Balance::RoundRobin => "roundrobin",
+    };
     let mut text = format!(
         "global\n    nbthread 1\n    maxconn 8000\n    stats socket {socket} mode 600 level admin\n    \
              log stdout format raw local0 notice\n\
          defaults\n    mode tcp\n    log global\n    timeout connect 2s\n    timeout client 1h\n    \
              timeout server 1h\n    timeout check 2s\n    option redispatch 1\n    retries 3\n\
          frontend peers\n    bind 127.0.0.1:{port}\n    default_backend relays\n\
-         backend relays\n    balance leastconn\n    source {SOURCE}\n    option httpchk GET /readyz\n    \
+         backend relays\n    balance {balance}\n    source {SOURCE}\n    option httpchk GET /readyz\n    \
              http-check expect status 200\n    \
              default-server check inter 200ms fastinter 100ms fall 2 rise 1 send-proxy-v2\n"
     );

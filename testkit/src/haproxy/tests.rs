@@ -104,6 +104,48 @@ async fn a_server_that_is_not_ready_gets_no_new_peers_and_keeps_those_it_has() {
     assert_eq!(after[1].connections, 3);
 }
 
+/// Connects a peer; gives it and the index of the backend that got it.
+async fn one_more(balancer: &Balancer) -> (TcpStream, usize) {
+    let so_far = async || -> Vec<u64> {
+        balancer.backends().await.unwrap().iter().map(|backend| backend.connections_so_far).collect()
+    };
+    let before = so_far().await;
+    let peer = TcpStream::connect(balancer.addr()).await.unwrap();
+    let placed = async {
+        loop {
+            let now = so_far().await;
+            if let Some(backend) = (0..now.len()).find(|backend| now[*backend] > before[*backend]) {
+                return backend;
+            }
+        }
+    };
+    let backend = tokio::time::timeout(SOON, placed).await.unwrap();
+    (peer, backend)
+}
+
+#[tokio::test]
+async fn new_peers_go_where_the_fewest_are_or_to_one_server_after_the_other() {
+    for balance in [Balance::LeastConnections, Balance::RoundRobin] {
+        let (one, two) = (Server::start().await, Server::start().await);
+        let balancer = Balancer::start_with(&[one.backend, two.backend], balance).await.unwrap();
+        *two.ready.lock() = "503 Service Unavailable";
+        balancer.sees(1, false).await.unwrap();
+        let mut peers = Vec::new();
+        for _ in 0..4 {
+            peers.push(one_more(&balancer).await);
+        }
+        *two.ready.lock() = "200 OK";
+        balancer.sees(1, true).await.unwrap();
+        for _ in 0..2 {
+            peers.push(one_more(&balancer).await);
+        }
+        let mut last: Vec<usize> = peers[4..].iter().map(|(_, backend)| *backend).collect();
+        last.sort_unstable();
+        let expected = if balance == Balance::RoundRobin { [0, 1] } else { [1, 1] };
+        assert_eq!(last, expected, "{balance:?}");
+    }
+}
+
 #[test]
 fn the_table_of_haproxy_is_read_by_the_names_of_its_columns() {
     let table = "# pxname,svname,stot,scur,status,\npeers,FRONTEND,9,9,OPEN,\nrelays,relay0,5,2,UP,\n\

@@ -8,7 +8,7 @@ use tokio::time::{Instant, interval};
 use super::server::{RelayPlan, RelayProcess};
 use crate::binaries;
 use crate::chaos::{ChaosConnection, ChaosProxy};
-use crate::haproxy::{Backend, Balancer, SOURCE};
+use crate::haproxy::{Backend, Balance, Balancer, SOURCE};
 use crate::process::Signal;
 use crate::redis::{Mode, Reach, RedisServer};
 
@@ -21,6 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct RelayClusterPlan {
     relays: Vec<RelayPlan>,
     reach: Reach,
+    balance: Balance,
     through_chaos: bool,
     recorded: bool,
 }
@@ -59,7 +60,8 @@ impl RelayClusterPlan {
             anyhow::Ok(plan)
         };
         let relays = (0..nodes).map(|_| relay()).collect::<Result<_>>()?;
-        Ok(Self { relays, reach: redis, through_chaos: false, recorded: false })
+        let balance = Balance::default();
+        Ok(Self { relays, reach: redis, balance, through_chaos: false, recorded: false })
     }
 
     /// Changes what every node is started with, such as TLS and limits, by its index.
@@ -70,6 +72,13 @@ impl RelayClusterPlan {
         let relays = self.relays.into_iter().enumerate();
         self.relays = relays.map(|(index, plan)| change(index, plan)).collect::<Result<_>>()?;
         Ok(self)
+    }
+
+    /// Puts another rule into the balancer.
+    #[must_use]
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
     }
 
     /// Puts a chaos proxy between each node and a standalone Redis. Sentinels and cluster masters name
@@ -114,7 +123,8 @@ impl RelayClusterPlan {
             }
             nodes.push(Node { relay: State::Stopped(reach.apply(plan)), chaos });
         }
-        let mut cluster = RelayCluster { balancer: Balancer::start(&backends).await?, nodes };
+        let mut cluster =
+            RelayCluster { balancer: Balancer::start_with(&backends, self.balance).await?, nodes };
         for index in 0..cluster.nodes.len() {
             cluster.launch(index).await?;
         }

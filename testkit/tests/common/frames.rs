@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::PATIENCE;
 
-/// Bytes of a frame: the size that costs are measured with.
+/// Bytes of a frame, unless a test wants others: the size that costs are measured with.
 const PAYLOAD: usize = 64;
 /// A sign of life; relays want one within 45 s.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -52,12 +52,15 @@ struct Counters {
     gaps: AtomicU64,
     /// Senders from whom the relay has read everything.
     read: AtomicU64,
+    /// Receivers whose connection has ended.
+    ended: AtomicU64,
+    /// Frames that arrived, by lane.
+    lanes: Vec<AtomicU64>,
 }
 
 /// Senders and receivers of numbered frames, one of each in a lane.
 pub(crate) struct Lanes {
     stage: watch::Sender<Stage>,
-    senders: u64,
     counters: Arc<Counters>,
     peers: JoinSet<()>,
 }
@@ -107,20 +110,32 @@ impl Lanes {
         options: &RawOptions,
         load: Load,
     ) -> Self {
+        Self::sized(lanes, options, load, PAYLOAD).await
+    }
+
+    /// As [`Lanes::start`], with frames of so many bytes.
+    pub(crate) async fn sized(
+        lanes: impl IntoIterator<Item = (SocketAddr, SocketAddr)>,
+        options: &RawOptions,
+        load: Load,
+        payload: usize,
+    ) -> Self {
         let stage = watch::Sender::new(Stage::Sending);
-        let (counters, mut peers, mut senders) = (Arc::<Counters>::default(), JoinSet::new(), Vec::new());
+        let mut entered = Vec::new();
         for (from, to) in lanes {
             let topic = TopicId(Identity::random().unwrap().peer().0);
             let (receiver, to, _) = enter(to, options, topic).await;
             let (sender, _, handle) = enter(from, options, topic).await;
-            peers.spawn(receive(receiver, counters.clone(), stage.subscribe()));
-            senders.push((sender, Lane { handle, to, load }));
+            entered.push((receiver, sender, Lane { handle, to, load, payload }));
         }
-        let count = senders.len() as u64;
-        for (sender, lane) in senders {
+        let lanes = entered.iter().map(|_| AtomicU64::new(0)).collect();
+        let counters = Arc::new(Counters { lanes, ..Counters::default() });
+        let mut peers = JoinSet::new();
+        for (number, (receiver, sender, lane)) in entered.into_iter().enumerate() {
+            peers.spawn(receive(receiver, number, counters.clone(), stage.subscribe()));
             peers.spawn(send(sender, lane, counters.clone(), stage.subscribe()));
         }
-        Self { stage, senders: count, counters, peers }
+        Self { stage, counters, peers }
     }
 
     /// What was seen so far.
@@ -134,17 +149,38 @@ impl Lanes {
         self.reach(deadline, |tally| tally.delivered >= wanted).await;
     }
 
-    /// Stops sending, waits until the ledger balances, and gives it. Panics if it does not.
-    pub(crate) async fn end(mut self) -> Tally {
+    /// All lanes, by their order at the start.
+    pub(crate) fn all(&self) -> Vec<usize> {
+        (0..self.counters.lanes.len()).collect()
+    }
+
+    /// Waits until each of these lanes, by their order at the start, has delivered so many frames more.
+    pub(crate) async fn go_on(&self, lanes: &[usize], more: u64, deadline: Duration) {
+        let delivered = |lane: &usize| self.counters.lanes[*lane].load(Ordering::SeqCst);
+        let wanted: Vec<u64> = lanes.iter().map(|lane| delivered(lane) + more).collect();
+        self.reach(deadline, |_| lanes.iter().zip(&wanted).all(|(lane, wanted)| delivered(lane) >= *wanted))
+            .await;
+    }
+
+    /// Stops sending, and waits until the relays have read everything that was sent.
+    pub(crate) async fn settle(&self) {
         self.stage.send_replace(Stage::Settling);
-        let (read, senders) = (self.counters.clone(), self.senders);
-        self.reach(PATIENCE, |tally| read.read.load(Ordering::SeqCst) == senders && tally.balances()).await;
+        let (counters, senders) = (&self.counters, self.counters.lanes.len() as u64);
+        self.reach(PATIENCE, |_| counters.read.load(Ordering::SeqCst) == senders).await;
+    }
+
+    /// Stops sending, waits until the ledger balances, and gives it. Panics if it does not, or if a
+    /// connection has ended: what was on its way there is in no ledger.
+    pub(crate) async fn end(mut self) -> Tally {
+        self.settle().await;
+        self.reach(PATIENCE, Tally::balances).await;
         self.stage.send_replace(Stage::Over);
         while let Some(ended) = self.peers.join_next().await {
             ended.unwrap();
         }
-        let tally = self.tally();
+        let (tally, ended) = (self.tally(), self.counters.ended.load(Ordering::SeqCst));
         assert!(tally.balances(), "what came late does not balance: {tally:?}");
+        assert_eq!(ended, 0, "receivers lost their connection");
         tally
     }
 
@@ -162,6 +198,7 @@ struct Lane {
     handle: Handle,
     to: ConnId,
     load: Load,
+    payload: usize,
 }
 
 async fn enter(at: SocketAddr, options: &RawOptions, topic: TopicId) -> (RawPeer, ConnId, Handle) {
@@ -194,7 +231,7 @@ async fn send(mut peer: RawPeer, lane: Lane, counters: Arc<Counters>, mut stage:
             _ = alive.tick() => ping(&mut peer, 0).await,
             _ = ticks.tick(), if sending => {
                 for _ in 0..lane.load.frames {
-                    let mut payload = vec![0; PAYLOAD];
+                    let mut payload = vec![0; lane.payload];
                     payload[..8].copy_from_slice(&number.to_be_bytes());
                     number += 1;
                     counters.sent.fetch_add(1, Ordering::SeqCst);
@@ -215,23 +252,30 @@ async fn send(mut peer: RawPeer, lane: Lane, counters: Arc<Counters>, mut stage:
     }
 }
 
-async fn receive(mut peer: RawPeer, counters: Arc<Counters>, mut stage: watch::Receiver<Stage>) {
+async fn receive(mut peer: RawPeer, lane: usize, counters: Arc<Counters>, mut stage: watch::Receiver<Stage>) {
     let (mut alive, mut next) = (interval(ALIVE), 0);
     loop {
         tokio::select! {
-            frame = peer.recv() => match frame.unwrap() {
-                Frame::Deliver { payload, .. } => {
+            frame = peer.recv() => match frame {
+                Ok(Frame::Deliver { payload, .. }) => {
                     let number = u64::from_be_bytes(payload[..8].try_into().unwrap());
                     let counter = if number < next { &counters.misplaced } else { &counters.delivered };
                     counter.fetch_add(1, Ordering::SeqCst);
+                    counters.lanes[lane].fetch_add(1, Ordering::SeqCst);
                     next = next.max(number + 1);
                 }
-                Frame::Gap { count, .. } => {
+                Ok(Frame::Gap { count, .. }) => {
                     counters.gaps.fetch_add(u64::from(count), Ordering::SeqCst);
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(end) if end.is_end() => {
+                    counters.ended.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                Err(error) => panic!("{error}"),
             },
-            _ = alive.tick() => ping(&mut peer, 0).await,
+            // An end is noticed above, where what came before it is read first.
+            _ = alive.tick() => drop(peer.send(&Frame::Ping { token: 0, padding: Bytes::new() }).await),
             () = reached(&mut stage, Stage::Over) => return,
         }
     }
