@@ -54,9 +54,9 @@ async fn a_flood_of_addresses_that_nobody_has_comes_back_as_gone_and_disturbs_no
     let life = world.life(&[0, 1, 2]).await;
 
     let operations = async || {
-        let mut sum = 0.0;
+        let mut sum = 0;
         for node in 0..NODES {
-            sum += world.sum(node, "culvert_relay_bus_registry_operations_total", &[]).await;
+            sum += world.count(node, "culvert_relay_bus_registry_operations_total", &[]).await;
         }
         sum
     };

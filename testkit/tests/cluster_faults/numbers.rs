@@ -42,7 +42,7 @@ async fn a_node_whose_number_was_taken_while_it_hung_closes_its_peers_and_draws_
         world.sum(1, "culvert_relay_unplaced", &[]).await == 0.0
     })
     .await;
-    assert_eq!(world.sum(1, "culvert_relay_bus_lease_losses_total", &[("loss", "fenced")]).await, 1.0);
+    assert_eq!(world.count(1, "culvert_relay_bus_lease_losses_total", &[("loss", "fenced")]).await, 1);
 
     let anew = world.witness(1, topic).await;
     assert_ne!(anew.node(), fenced.node());

@@ -43,7 +43,7 @@ async fn a_node_that_hears_nothing_notices_and_listens_anew() {
         [(Mode::Deaf, "one node is deaf"), (Mode::Stall, "one node is deaf, and its buffers fill")]
     {
         let life = world.life(&[0, 1, 2]).await;
-        let before = world.sum(1, "culvert_relay_bus_resubscriptions_total", &[]).await;
+        let before = world.count(1, "culvert_relay_bus_resubscriptions_total", &[]).await;
         let subscriptions = world.cluster.subscriptions(1, &world.redis).await.unwrap();
         for subscription in &subscriptions {
             subscription.set(|faults| faults.down.mode = how);
@@ -51,8 +51,8 @@ async fn a_node_that_hears_nothing_notices_and_listens_anew() {
         // What is deaf stays so; the node makes subscriptions that hear.
         life.goes_on().await;
         world.heals().await;
-        let after = world.sum(1, "culvert_relay_bus_resubscriptions_total", &[]).await;
-        assert_eq!(after - before, subscriptions.len() as f64);
+        let after = world.count(1, "culvert_relay_bus_resubscriptions_total", &[]).await;
+        assert_eq!(after - before, subscriptions.len() as u64);
         world.ends_well(what, life).await;
     }
 }

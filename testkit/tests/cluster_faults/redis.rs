@@ -49,7 +49,8 @@ async fn find_each_other(world: &World, witnesses: &mut [Witness]) {
     let late = world.witness(0, topic).await;
     let mut met: Vec<_> = late.met.list.iter().map(|member| member.peer).collect();
     let mut all: Vec<_> = witnesses.iter().map(|witness| witness.peer).collect();
-    (met.sort_unstable(), all.sort_unstable());
+    met.sort_unstable();
+    all.sort_unstable();
     assert_eq!((met, late.met.degraded), (all, false));
 }
 

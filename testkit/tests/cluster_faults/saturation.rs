@@ -23,10 +23,11 @@ fn small_queues(_: usize, relay: RelayPlan) -> RelayPlan {
     brisk(relay).set("redis-queue-bytes", "1MiB")
 }
 
-async fn sent(world: &World) -> f64 {
-    let mut sum = 0.0;
+/// Bytes that all nodes together have given to Redis for each other.
+async fn sent(world: &World) -> u64 {
+    let mut sum = 0;
     for node in 0..NODES {
-        sum += world.sum(node, "culvert_relay_bus_bytes_total", &[("direction", "sent")]).await;
+        sum += world.count(node, "culvert_relay_bus_bytes_total", &[("direction", "sent")]).await;
     }
     sum
 }
@@ -43,8 +44,9 @@ async fn a_bus_that_is_offered_twice_what_it_can_carry_refuses_the_rest_and_reco
 
     let (start, before) = (Instant::now(), sent(&world).await);
     sleep(SAMPLE).await;
-    let offered = (sent(&world).await - before) / start.elapsed().as_secs_f64() / NODES as f64;
-    let carried = (offered / 2.0) as u32;
+    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap();
+    let offered = (sent(&world).await - before) * 1000 / milliseconds / NODES as u64;
+    let carried = u32::try_from(offered / 2).unwrap();
     let limit = |rate| {
         for node in 0..NODES {
             world.cluster.to_redis(node).unwrap().set(|faults| faults.up.bytes_per_second = rate);
@@ -69,7 +71,7 @@ async fn a_bus_that_is_offered_twice_what_it_can_carry_refuses_the_rest_and_reco
     measured(&format!(
         "each node offers Redis {}/s and may send {}/s: of {} frames {} arrive, {} come back, {} are unknown; \
          Redis uses {} at most",
-        mib(offered as u64),
+        mib(offered),
         mib(carried.into()),
         now.sent - before.sent,
         now.delivered - before.delivered,

@@ -117,6 +117,14 @@ impl World {
         self.metrics(node).await.sum(series, labels)
     }
 
+    /// The sum of a counter of a node.
+    pub(crate) async fn count(&self, node: usize, counter: &str, labels: &[(&str, &str)]) -> u64 {
+        let sum = self.sum(node, counter, labels).await;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole")]
+        let count = sum as u64;
+        count
+    }
+
     /// Waits until a gauge of a node has this value.
     pub(crate) async fn shows(&self, node: usize, gauge: &str, value: f64) {
         let complaint = format!("node {node} does not show {gauge} = {value}");
