@@ -4,7 +4,7 @@
 //! coalesced); who is where is registered under leases, and all of it is registered anew by the nodes when
 //! Redis comes back empty.
 //!
-//! - [`reach`] knows where Redis is and connects to it, whatever the mode; [`check`] says whether it is fit.
+//! - [`reach`] knows where Redis is and connects to it, whatever the mode; [`mod@check`] says whether it is fit.
 //! - [`lease`] holds the node's number and tells what becomes of the other nodes.
 //! - [`flows`] has one [`flow`] per other node: what waits, is under way, came, is confirmed. [`publisher`]
 //!   writes to the inboxes of others, [`inboxes`] reads the own one; [`message`] is what travels.

@@ -1,7 +1,7 @@
 //! What one node publishes to another's inbox: a header, then items in order.
 //!
 //! All numbers are big-endian. The first byte is the version; 0 is an inbox's probe of itself and is never
-//! a message. Version 2 differs from 1 in one item, [`REPEAT`]. Each node's lease says which versions it
+//! a message. Version 2 differs from 1 in one item, `repeat`. Each node's lease says which versions it
 //! speaks, and every pair of nodes uses the newest that both do; the golden bytes in the tests hold both.
 //!
 //! ```text
