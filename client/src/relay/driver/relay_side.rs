@@ -241,6 +241,8 @@ impl Driver {
         for member in members.list.into_iter().filter(|member| member.peer != me) {
             leg.roster.add(member);
         }
+        // New ways to whomever it reaches.
+        self.conversations.values_mut().for_each(|conversation| conversation.moves_in_vain = 0);
         if purpose == Purpose::Search {
             if members.degraded || self.home().is_none_or(|home| !home.is_degraded) {
                 return self.meet_everybody();

@@ -159,6 +159,10 @@ impl Driver {
         });
         let ids: Vec<_> = elsewhere.map(|(id, _)| *id).collect();
         for id in ids {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                // Something new to try.
+                conversation.moves_in_vain = 0;
+            }
             self.question(id);
         }
     }
