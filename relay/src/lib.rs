@@ -34,7 +34,8 @@
 //! # Around it
 //!
 //! [`relay::Relay`] opens the ports, serves and drains. Settings become a [`Config`] in [`args`];
-//! [`metrics::Metrics`] are all the series. [`bus::memory`] connects the nodes of one process.
+//! [`metrics::Metrics`] are all the series. [`bus::redis`] connects the nodes of a cluster, [`bus::memory`]
+//! those of one process.
 
 pub mod accounts;
 pub mod admission;
