@@ -44,6 +44,7 @@ async fn a_shard_follows_its_slot_to_another_master() {
     listener.hears_all_shards().await;
     assert!(listener.resubscriptions(Resubscription::Moved) >= 1);
     assert_eq!(listener.resubscriptions(Resubscription::Deaf), 0);
+    assert_eq!(listener.reach.replaced(), 0, "the slot's keys moved along");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,10 +55,18 @@ async fn the_inbox_comes_back_with_a_master_that_was_killed() {
     let owner = cluster.owner_of(cluster.slot_of(&channel).await.unwrap()).await.unwrap();
     cluster.master(owner).kill().await.unwrap();
     listener.becomes(false).await;
+    assert_eq!(listener.reach.replaced(), 0);
     cluster.master(owner).start_again().await.unwrap();
     cluster.healthy().await.unwrap();
     listener.becomes(true).await;
     listener.hears_all_shards().await;
+    let noticed = async {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(10));
+        while listener.reach.replaced() == 0 {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, noticed).await.expect("the keys of the master are known to be lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

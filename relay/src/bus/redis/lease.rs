@@ -29,7 +29,6 @@ use culvert_service_kit::Clock;
 use culvert_wire::NodeId;
 use parking_lot::Mutex;
 use redis::RedisError;
-use redis::aio::ConnectionLike;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -38,7 +37,7 @@ use super::incarnation::Incarnation;
 use super::message::VERSIONS;
 use super::metrics::{LeaseLoss, Metrics};
 use super::nodes::{About, Table};
-use super::reach::{Asking, Reach, ReachError};
+use super::reach::{Asking, Reach, ReachError, run_id};
 use super::revocation::RevocationList;
 use super::settings::Settings;
 use crate::admission::Revocations;
@@ -123,6 +122,8 @@ struct Connection {
     asking: Option<Asking>,
     /// Which process answered last.
     server: Option<String>,
+    /// How often another process had come to serve a part of the cluster.
+    replaced: u64,
 }
 
 impl Lease {
@@ -394,6 +395,10 @@ impl Lease {
 
     /// The connection of the last tick, or a new one.
     async fn connect(&self, connection: &mut Connection) -> Result<Asking, TickError> {
+        let replaced = self.reach.replaced();
+        if std::mem::replace(&mut connection.replaced, replaced) != replaced {
+            self.doubt();
+        }
         if let Some(asking) = connection.asking.take() {
             return Ok(asking);
         }
@@ -401,13 +406,18 @@ impl Lease {
         if !self.reach.is_cluster() {
             let server = run_id(&mut asking).await?;
             // A replica that took over may lack what was registered last.
-            if connection.server.replace(server.clone()).is_some_and(|before| before != server)
-                && let Some((_, life)) = self.own()
-            {
-                self.inner.lock().holder.raise(life);
+            if connection.server.replace(server.clone()).is_some_and(|before| before != server) {
+                self.doubt();
             }
         }
         Ok(asking)
+    }
+
+    /// Redis may lack what was registered before, whatever has become of the lease.
+    fn doubt(&self) {
+        if let Some((_, life)) = self.own() {
+            self.inner.lock().holder.raise(life);
+        }
     }
 
     fn about(&self, load: Load) -> About {
@@ -466,13 +476,6 @@ impl Lease {
             Event::Reachable(_) => {}
         }
     }
-}
-
-/// Which process of Redis answers here.
-async fn run_id(connection: &mut impl ConnectionLike) -> Result<String, RedisError> {
-    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(id.unwrap_or_default().trim().to_owned())
 }
 
 /// An error with its causes, on one line.

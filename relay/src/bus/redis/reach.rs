@@ -9,28 +9,31 @@
 
 mod asking;
 mod link;
+mod masters;
 mod seeds;
 mod sentinels;
 mod topology;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use culvert_service_kit::Secret;
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisError};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub use asking::Asking;
+pub use masters::run_id;
 
 use super::keys::Keys;
 use super::settings::{Mode, Server, Settings};
 use asking::{MasterPool, SharedCluster};
 use link::Link;
+use masters::Masters;
 use seeds::Seeds;
 use sentinels::Sentinels;
 use topology::Topology;
@@ -114,6 +117,11 @@ pub struct Reach {
     learner: Mutex<Learner>,
     topology: watch::Sender<Option<Arc<Topology>>>,
     lender: Lender,
+    /// Processes of the cluster, whose changes are counted below.
+    masters: Mutex<Masters>,
+    replaced: AtomicU64,
+    /// Something is odd, so they may have changed.
+    odd: Notify,
     /// A connection of [`Reach::ask`] met an error that another master, or a dead connection, would explain.
     doubt: Arc<AtomicBool>,
 }
@@ -184,6 +192,9 @@ impl Reach {
         };
         Ok(Self {
             keys: Keys::new(&settings.prefix),
+            masters: Mutex::new(Masters::new(Arc::clone(&link))),
+            replaced: AtomicU64::new(0),
+            odd: Notify::new(),
             timeout: limit,
             user: settings.user.clone(),
             given,
@@ -297,6 +308,7 @@ impl Reach {
     ///
     /// What is known stays if nobody can be asked. Whoever comes together shares one answer.
     pub async fn refresh(&self) {
+        self.odd.notify_one();
         let asked = Instant::now();
         let learned = timeout(self.timeout, async {
             let mut learner = self.learner.lock().await;
@@ -327,13 +339,24 @@ impl Reach {
         });
     }
 
+    /// Counts the processes that came to serve a part of the cluster: they lack what was last, or ever,
+    /// registered with whoever did before.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
+    }
+
     /// Keeps what is known current, until dropped.
     pub async fn watch(&self) {
-        let period = match self.mode {
-            Mode::Standalone => return std::future::pending().await,
-            Mode::Sentinel { .. } => SENTINEL_PERIOD,
-            Mode::Cluster => CLUSTER_PERIOD,
-        };
+        match self.mode {
+            Mode::Standalone => std::future::pending().await,
+            Mode::Sentinel { .. } => self.watch_topology(SENTINEL_PERIOD).await,
+            Mode::Cluster => {
+                tokio::join!(self.watch_topology(CLUSTER_PERIOD), self.watch_masters());
+            }
+        }
+    }
+
+    async fn watch_topology(&self, period: Duration) {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -341,6 +364,24 @@ impl Reach {
             let mut learner = self.learner.lock().await;
             if let Err(error) = self.learn(&mut learner).await {
                 tracing::debug!(%error, "could not ask whether the same redis servers serve");
+            }
+        }
+    }
+
+    async fn watch_masters(&self) {
+        let mut masters = self.masters.lock().await;
+        let mut ticks = interval(CLUSTER_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.odd.notified() => {}
+            }
+            let Ok(places) = self.places().await else { continue };
+            let new = masters.look(places).await;
+            if new > 0 {
+                tracing::info!(new, "other processes serve the redis cluster; they may lack registrations");
+                self.replaced.fetch_add(1, Ordering::AcqRel);
             }
         }
     }
