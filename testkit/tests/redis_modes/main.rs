@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod masters;
 mod sentinel;
 mod slots;
 mod world;

@@ -56,7 +56,7 @@ impl World {
     pub(crate) async fn life(&self) -> Life {
         let addr = |node: usize| self.cluster.node(node % NODES).unwrap().addr();
         let ways = (0..NODES).flat_map(|from| (1..NODES).map(move |on| (addr(from), addr(from + on))));
-        let lanes = Lanes::start(ways, &RawOptions::plain("localhost"), LOAD).await;
+        let lanes = Lanes::start(ways, &raw(), LOAD).await;
         let life = Life { sessions: Traffic::start(self.apart(SESSIONS).await, PACE), lanes };
         life.goes_on().await;
         life
@@ -138,4 +138,9 @@ impl Life {
         self.sessions.goes_on(10, PATIENCE).await;
         self.lanes.deliver(300, PATIENCE).await;
     }
+}
+
+/// How raw peers reach the nodes.
+pub(crate) fn raw() -> RawOptions {
+    RawOptions::plain("localhost")
 }
