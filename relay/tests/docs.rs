@@ -122,3 +122,33 @@ fn metrics_md_lists_every_series() {
     let rest = format!("## The bus through Redis\n\n{bus}\n## The certificate\n\n{certificate}");
     check("metrics.md", &format!("{METRICS}{relay}\n{rest}"));
 }
+
+/// The words of a page, so that a line break counts as a blank.
+fn words(page: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+    std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_rights_in_the_manual_are_those_that_a_node_looks_for() {
+    let keys = bus::redis::keys::Keys::new("culvert");
+    for is_cluster in [false, true] {
+        let rule = bus::redis::check::rule(&keys, is_cluster);
+        assert!(words("operations.md").contains(&rule), "docs/operations.md lacks: {rule}");
+    }
+}
+
+#[test]
+fn every_series_that_the_manual_names_exists() {
+    let (manual, series) = (words("operations.md"), words("metrics.md"));
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut named = 0;
+    for (at, prefix) in manual.match_indices("culvert_relay_") {
+        let rest = &manual[at + prefix.len()..];
+        let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(series.contains(&format!("`{prefix}{name}`")), "docs/operations.md names {prefix}{name}");
+        named += 1;
+    }
+    assert!(named > 10, "the alerts are not where they were");
+}
