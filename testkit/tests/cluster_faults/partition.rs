@@ -21,6 +21,10 @@ async fn sessions_find_their_way_around_a_node_that_is_cut_off_from_redis() {
     proxy.cut(Cut::Reset).await;
     world.is_degraded(1).await;
     far.is_told(Notice::Degraded).await;
+    assert!(
+        world.witness(1, topic).await.met.degraded,
+        "a join says that peers on other nodes may be missing"
+    );
     near.loses(far.peer).await;
     for node in [0, 2] {
         world.shows(node, "culvert_relay_bus_nodes", NODES as f64 - 1.0).await;
