@@ -37,13 +37,16 @@ pub(crate) fn settings(reach: &testkit::Reach) -> Settings {
     Settings::new(reach.servers().iter().map(server).collect(), mode)
 }
 
+/// From which shard, and what.
+type Message = (u8, Vec<u8>);
+
 /// A running inbox; stops when dropped.
 pub(crate) struct Listener {
     pub(crate) reach: Arc<Reach>,
     registry: Registry,
     live: watch::Receiver<bool>,
     received: watch::Receiver<usize>,
-    messages: Arc<Mutex<Vec<(u8, Vec<u8>)>>>,
+    messages: Arc<Mutex<Vec<Message>>>,
     _task: JoinSet<()>,
 }
 
