@@ -126,7 +126,8 @@ fn metrics_md_lists_every_series() {
 /// The words of a page, so that a line break counts as a blank.
 fn words(page: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = std::fs::read_to_string(path).expect("docs/ can be read");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
