@@ -67,7 +67,6 @@ impl Inbox for Book {
         Members::default()
     }
 
-
     fn load(&self) -> Load {
         LOAD
     }

@@ -191,7 +191,7 @@ fn run(seed: u64) {
             None => assert!(arrived, "seed {seed}: letter {id} is lost and nobody says so"),
             Some(Verdict::Unknown) => {}
             Some(verdict) => {
-                assert!(!arrived, "seed {seed}: letter {id} arrived and is said to be {verdict:?}")
+                assert!(!arrived, "seed {seed}: letter {id} arrived and is said to be {verdict:?}");
             }
         }
     }
