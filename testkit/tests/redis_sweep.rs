@@ -33,6 +33,8 @@ const ABOVE: Duration = Duration::from_millis(5);
 /// and it falls on either run. So the best of a few pairs of runs counts: a sweep that blocks Redis does so
 /// in each of them.
 const PAIRS: usize = 3;
+/// A control run that was disturbed like this excuses nothing.
+const DISTURBED: Duration = Duration::from_millis(20);
 /// From the death of a node to the end of its lease, several times.
 const SWEPT: Duration = Duration::from_secs(180);
 /// A sign of life; relays want one within 45 s.
@@ -140,6 +142,22 @@ async fn keys(redis: &RedisServer) -> usize {
     redis.ask(&["DBSIZE"]).await.unwrap()
 }
 
+/// The longest that a single command has kept Redis busy since this was last asked, as Redis saw it.
+async fn slowest_command(redis: &RedisServer) -> String {
+    type Entry = (u64, u64, u64, Vec<redis::Value>, redis::Value, redis::Value);
+    let entries: Vec<Entry> = redis.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
+    let () = redis.ask(&["SLOWLOG", "RESET"]).await.unwrap();
+    let slowest = entries.into_iter().max_by_key(|(_, _, micros, ..)| *micros);
+    slowest.map_or_else(
+        || "none over 1 ms".to_owned(),
+        |(_, _, micros, words, ..)| {
+            let name: String =
+                words.into_iter().next().map(|word| redis::from_redis_value(word).unwrap()).unwrap();
+            format!("{name} with {:.1} ms", micros as f64 / 1000.0)
+        },
+    )
+}
+
 /// Kills the node and waits until nothing of it is left; says what Redis' other clients felt meanwhile.
 async fn kill_and_sweep(cluster: &mut RelayCluster, redis: &RedisServer, before: usize) -> Latency {
     let already = swept(cluster).await;
@@ -174,7 +192,8 @@ async fn kill_and_sweep(cluster: &mut RelayCluster, redis: &RedisServer, before:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_very_many_topics_has_four_subscriptions_and_its_death_does_not_slow_redis() {
-    let redis = RedisPlan::new().unwrap().start().await.unwrap();
+    let plan = RedisPlan::new().unwrap().set("slowlog-log-slower-than", "1000");
+    let redis = plan.set("slowlog-max-len", "1000").start().await.unwrap();
     let mut cluster = cluster(&redis).await;
     only_inboxes_are_subscribed(&redis, &cluster).await;
     // The same load in all runs, between the nodes that live on.
@@ -192,20 +211,25 @@ async fn a_node_with_very_many_topics_has_four_subscriptions_and_its_death_does_
 
     let mut good = false;
     for pair in 1..=PAIRS {
+        slowest_command(&redis).await;
         let swept = kill_and_sweep(&mut cluster, &redis, before).await;
+        let slowest_swept = slowest_command(&redis).await;
         while peers.join_next().await.is_some() {}
         cluster.start(LARGE).await.unwrap();
         peers = enter(node, &options).await;
+        slowest_command(&redis).await;
         let mut probe = LatencyProbe::start(&redis).await.unwrap();
         let control = probe.more(swept.samples, SWEPT * 2).await.unwrap();
         measured(&format!(
-            "slowest of {} answers of redis while {} topics were swept: {} ms; of as many without: {} ms",
+            "slowest of {} answers of redis while {} topics were swept: {} ms (slowest command {slowest_swept}); \
+             of as many without: {} ms ({})",
             swept.samples,
             topics(),
             swept.worst.as_millis(),
             control.worst.as_millis(),
+            slowest_command(&redis).await,
         ));
-        good = swept.worst <= control.worst + ABOVE;
+        good = swept.worst <= control.worst.min(DISTURBED) + ABOVE;
         if good || pair == PAIRS {
             break;
         }
