@@ -17,4 +17,5 @@ mod numbers;
 mod partition;
 mod redis;
 mod saturation;
+mod soak;
 mod world;

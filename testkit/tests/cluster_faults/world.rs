@@ -1,5 +1,6 @@
 //! The cluster that faults happen to, the peers that live through them, and what is asked of both after.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use culvert_testkit::haproxy::Balance;
@@ -54,6 +55,7 @@ pub(crate) struct Witness {
     pub(crate) handle: Handle,
     /// Whom it met when it joined.
     pub(crate) met: Members,
+    seen: BTreeSet<ConnId>,
 }
 
 impl World {
@@ -105,7 +107,8 @@ impl World {
         raw.set_deadline(PATIENCE);
         let welcome = raw.hello(&HelloOptions::new(&identity)).await.unwrap();
         let (handle, met) = raw.join(topic).await.unwrap();
-        Witness { raw, peer: identity.peer(), conn: welcome.conn, handle, met }
+        let seen = met.list.iter().map(|member| member.conn).collect();
+        Witness { raw, peer: identity.peer(), conn: welcome.conn, handle, met, seen }
     }
 
     pub(crate) async fn metrics(&self, node: usize) -> Metrics {
@@ -233,6 +236,20 @@ impl Witness {
         let joined =
             |frame: &Frame| matches!(frame, Frame::PeerJoined { member, .. } if member.peer == other);
         self.raw.recv_until(joined).await.unwrap();
+    }
+
+    /// Waits until those of whom it was told that they are in its topic are exactly these, without itself.
+    pub(crate) async fn sees(&mut self, all: &BTreeSet<ConnId>) {
+        let others: BTreeSet<_> = all.iter().copied().filter(|conn| *conn != self.conn).collect();
+        while self.seen != others {
+            let (seen, node) = (&mut self.seen, self.conn.node());
+            match self.raw.recv().await {
+                Ok(Frame::PeerJoined { member, .. }) => drop(seen.insert(member.conn)),
+                Ok(Frame::PeerLeft { conn, .. }) => drop(seen.remove(&conn)),
+                Ok(_) => {}
+                Err(error) => panic!("a peer on node {node} sees {seen:?} instead of {others:?}: {error}"),
+            }
+        }
     }
 
     /// Waits until the relay closes it, and gives why.
