@@ -6,7 +6,7 @@ use anyhow::Result;
 use culvert_testkit::process::Source;
 use culvert_testkit::redis::{RedisPlan, RedisServer};
 
-use crate::support::{Home, LONG, Relay, ended, link};
+use crate::support::{Home, LONG, Relay, ended, has_bytes, link, names};
 
 async fn redis() -> Result<(RedisServer, String)> {
     let server = RedisPlan::new()?.start().await?;
@@ -120,5 +120,35 @@ async fn a_revoked_ticket_ends_a_transfer_and_lets_nobody_in_again() -> Result<(
     let (_, out, _) = operator.ends(["cluster", "status", "--redis", &url]).await?;
     assert!(out.contains("2 revocations in force"), "{out}");
     assert!(sends.output().text(Source::Stderr).contains("ask the operator"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_receiver_whose_way_in_is_revoked_in_mid_transfer_says_so_and_keeps_what_it_has() -> Result<()> {
+    const SIZE: usize = 8 << 20;
+    let (_server, url) = redis().await?;
+    let (operator, sender, receiver) = (Home::new()?, Home::new()?, Home::new()?);
+    assert_eq!(operator.ends(["ticket", "keygen", "tickets"]).await?.0, 0);
+    let keys = operator.path("tickets.pub").display().to_string();
+    // So slow that the transfer is under way when the ticket is revoked.
+    let slow = ["--ticket-keys", &keys, "--redis", &url, "--connection-bytes", "512KiB"];
+    let relay = Relay::start(&slow).await?;
+    let me = sender.id().await?;
+    let issue = ["ticket", "issue", "--key", "tickets.key", "--peer", &me, "--invites", "1"];
+    let (_, ticket, _) = operator.ends(issue).await?;
+    std::fs::write(sender.path("t"), ticket.trim())?;
+    sender.file("large", SIZE)?;
+    let sends = relay.send(&sender, ["large", "--ticket", "t"]).start()?;
+    let mut receives = relay.receive(&receiver, &link(&sends).await?, ["--json"]).start()?;
+    has_bytes(&receives, 1 << 20).await?;
+    assert!(receives.is_running(), "the transfer was over before the ticket was revoked");
+
+    let revoke = ["ticket", "revoke", "--redis", &url, "--ticket", ticket.trim()];
+    assert_eq!(operator.ends(revoke).await?.0, 0);
+    let (code, _, err) = ended(&mut receives).await?;
+    assert!(code == 3 && err.contains("revoked"), "{code}: {err}");
+    let out = receiver.path("out");
+    let kept = names(&out)?;
+    assert!(!kept.is_empty() && !kept.contains(&"large".to_owned()), "{kept:?}");
     Ok(())
 }
