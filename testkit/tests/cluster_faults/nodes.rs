@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use culvert_testkit::RawPeer;
 use culvert_testkit::report::measured;
 use tokio::time::Instant;
 
@@ -104,6 +103,6 @@ async fn a_node_that_hangs_for_longer_than_its_lease_comes_back() {
     witness.meets(frozen.peer).await;
     assert_eq!(world.count(1, "culvert_relay_bus_lease_losses_total", &[("loss", "lapsed")]).await, 1);
     assert_eq!(world.count(1, "culvert_relay_bus_lease_losses_total", &[("loss", "fenced")]).await, 0);
-    RawPeer::sync(&mut frozen.raw, 1).await.unwrap();
+    frozen.raw.sync(1).await.unwrap();
     world.ends_well("a node hangs for longer than its lease", life).await;
 }
