@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arrivals::Arrivals;
+use culvert_testkit::haproxy::Balance;
 use culvert_testkit::redis::{RedisPlan, RedisServer};
 use culvert_testkit::relay::{RelayCluster, RelayClusterPlan};
 use culvert_testkit::report::{full, measured};
@@ -78,7 +79,8 @@ impl World {
             let relay = relay.set("drain-delay", seconds(DELAY)).set("drain-window", seconds(WINDOW));
             Ok(relay.set("drain-grace", seconds(GRACE)))
         });
-        let cluster = plan.unwrap().start().await.unwrap();
+        // As operators are advised.
+        let cluster = plan.unwrap().balance(Balance::RoundRobin).start().await.unwrap();
         let began = Instant::now();
         let mut sessions = Sessions::start(&cluster.url(), count(), pace()).await;
         sessions.go_on(2, GOES_ON).await;
