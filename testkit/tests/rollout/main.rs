@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use arrivals::Arrivals;
 use culvert_testkit::haproxy::Balance;
+use culvert_testkit::process::allow_open_files;
 use culvert_testkit::redis::{RedisPlan, RedisServer};
 use culvert_testkit::relay::{RelayCluster, RelayClusterPlan};
 use culvert_testkit::report::{full, measured};
@@ -70,6 +71,8 @@ fn pace() -> Duration {
 impl World {
     async fn start() -> Self {
         let alone = ALONE.lock().await;
+        // Two peers, each with two connections while it moves.
+        allow_open_files(4 * count() as u64).unwrap();
         let redis = RedisPlan::new().unwrap().start().await.unwrap();
         let plan = RelayClusterPlan::open(NODES, redis.reach()).await.unwrap();
         let admin = std::sync::Mutex::new(Vec::new());
