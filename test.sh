@@ -2,7 +2,9 @@
 # Builds Culvert once, in release, and runs every test against that build.
 #
 #   ./test.sh           all tests
-#   ./test.sh --full    the large ones in full size as well: 1 GiB through a killed relay, 5,000 idle peers
+#   ./test.sh --full    the large ones in full size as well: 1 GiB through killed and restarted relays, 5,000
+#                       idle peers, 1,000 sessions over a rollout, 100,000 topics swept, 20 rounds of faults;
+#                       wants the machine for itself. CULVERT_TEST_SEED repeats the rounds
 #
 # Needs Rust and a C compiler. Debian packages that the tests run (squid, redis-server, ...) are installed
 # when they are missing, mitmproxy into the target folder; nothing is skipped, so what cannot be installed
@@ -15,7 +17,7 @@ full=0
 for argument in "$@"; do
     case "$argument" in
         --full) full=1 ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "test.sh: unknown argument '$argument'; see ./test.sh --help" >&2; exit 64 ;;
     esac
 done
