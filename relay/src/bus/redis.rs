@@ -30,6 +30,7 @@ pub mod registry;
 pub mod revocation;
 pub mod roster;
 pub mod settings;
+pub mod volume;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -24,11 +24,10 @@ use super::flows::{Flow, Flows, list};
 use super::metrics::{Direction, EpochEnd, Metrics};
 use super::pace::Pace;
 use super::reach::{Place, Reach, ReachError};
+use super::volume::Volume;
 
 /// Bytes of one flow in one write, so that each gets its turn.
 const FLOW_BYTES: usize = 64 << 10;
-/// Bytes of one write.
-const WRITE_BYTES: usize = 512 << 10;
 /// A server that cannot be reached for so long closes the way to the nodes behind it.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 
@@ -135,6 +134,7 @@ impl Publishers {
                 return self.stop.cancel();
             }
         };
+        let mut volume = Volume::new(self.reach.timeout());
         let mut connection = None;
         loop {
             if connection.is_none() {
@@ -153,7 +153,7 @@ impl Publishers {
             };
             pace.rest().await;
             if let Some(open) = &mut connection
-                && !self.flush(flows, open).await
+                && !self.flush(flows, open, &mut volume).await
             {
                 connection = None;
             }
@@ -218,7 +218,12 @@ impl Publishers {
 
     /// Writes what these flows have and awaits the answers; `false` if the connection is of no use any
     /// more.
-    async fn flush(&self, flows: Vec<Arc<Flow>>, connection: &mut MultiplexedConnection) -> bool {
+    async fn flush(
+        &self,
+        flows: Vec<Arc<Flow>>,
+        connection: &mut MultiplexedConnection,
+        volume: &mut Volume,
+    ) -> bool {
         let Some((own, incarnation)) = self.flows.own().filter(|_| self.flows.is_valid()) else {
             // Nothing may be said; the tick lists them again when it may.
             flows.iter().for_each(|flow| flow.listed.store(false, Ordering::Release));
@@ -231,20 +236,21 @@ impl Publishers {
         let (mut batch, mut written, mut messages, mut letters) = (Vec::new(), 0, 0, 0);
         for flow in flows {
             flow.listed.store(false, Ordering::Release);
-            if written >= WRITE_BYTES {
+            if written >= volume.bytes() {
                 list(&flow);
                 continue;
             }
             let mut takens: Vec<Taken> = Vec::new();
             let mut bytes = 0;
-            while bytes < FLOW_BYTES {
+            let most = FLOW_BYTES.min(volume.bytes() - written);
+            while bytes < most {
                 let Some(taken) = self.take(&flow, own, incarnation.instance, now) else { break };
                 bytes += taken.message.len();
                 letters += u64::from(taken.letters);
                 pipe.cmd(command).arg(&flow.channel).arg(&taken.message[..]);
                 takens.push(taken);
             }
-            if bytes >= FLOW_BYTES {
+            if bytes >= most {
                 list(&flow);
             }
             written += bytes;
@@ -262,6 +268,7 @@ impl Publishers {
         let answers: redis::RedisResult<Vec<redis::RedisResult<u64>>> = pipe.query_async(connection).await;
         match answers {
             Ok(answers) => {
+                volume.took(written, now.elapsed());
                 self.metrics.flush_seconds.record(now.elapsed());
                 self.answered(batch, answers).await;
                 true
@@ -269,6 +276,7 @@ impl Publishers {
             Err(error) => {
                 tracing::warn!(%error, "redis did not answer a publish; what was under way is not known");
                 self.metrics.flush_failures.increment(1);
+                volume.failed();
                 for (flow, _) in batch {
                     self.flows.end_epoch(&flow, EpochEnd::Unanswered);
                 }
