@@ -206,6 +206,7 @@ impl Bus for RedisBus {
             unplaced,
             self.tasks.clone(),
             self.stop.clone(),
+            self.failed.clone(),
         );
         self.run("publishers", publishers.place());
         self.run("inboxes", core.clone().hear(self.reach.clone(), settings.shards, metrics));

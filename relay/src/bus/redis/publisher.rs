@@ -72,10 +72,12 @@ pub struct Publishers {
     places: Mutex<HashMap<Place, Arc<Ready>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    failed: CancellationToken,
 }
 
 impl Publishers {
-    /// None yet; they are made for the servers that flows turn out to need, and end with `stop`.
+    /// None yet; they are made for the servers that flows turn out to need, and end with `stop`. One that
+    /// ends otherwise cancels `failed`.
     pub fn new(
         reach: Arc<Reach>,
         flows: Arc<Flows>,
@@ -83,8 +85,9 @@ impl Publishers {
         unplaced: Arc<Ready>,
         tasks: TaskTracker,
         stop: CancellationToken,
+        failed: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { reach, flows, metrics, unplaced, places: Mutex::default(), tasks, stop })
+        Arc::new(Self { reach, flows, metrics, unplaced, places: Mutex::default(), tasks, stop, failed })
     }
 
     /// Finds the server of every flow that has none, until stopped.
@@ -121,17 +124,23 @@ impl Publishers {
         }
         let ready = Arc::<Ready>::default();
         places.insert(place.clone(), ready.clone());
-        self.tasks.spawn(self.clone().publish(place, ready.clone()));
+        let (publishers, served, guard) = (self.clone(), ready.clone(), self.failed.clone().drop_guard());
+        self.tasks.spawn(async move {
+            if publishers.publish(place, served).await {
+                guard.disarm();
+            }
+        });
         ready
     }
 
-    /// The life of one publisher. It ends with the bus, or when its server no longer serves any inbox.
-    async fn publish(self: Arc<Self>, place: Place, ready: Arc<Ready>) {
+    /// The life of one publisher. It ends with the bus, or when its server no longer serves any inbox;
+    /// `false` if it could not begin.
+    async fn publish(&self, place: Place, ready: Arc<Ready>) -> bool {
         let mut pace = match Pace::new() {
             Ok(pace) => pace,
             Err(error) => {
                 tracing::error!(%error, "a publisher cannot start");
-                return self.stop.cancel();
+                return false;
             }
         };
         let mut volume = Volume::new(self.reach.timeout());
@@ -140,16 +149,17 @@ impl Publishers {
             if connection.is_none() {
                 let connected = tokio::select! {
                     connected = self.connect(&place, &ready) => connected,
-                    () = self.stop.cancelled() => return,
+                    () = self.stop.cancelled() => return true,
                 };
-                match connected {
-                    Some(connected) => connection = Some(connected),
-                    None => return self.leave(&place, &ready),
-                }
+                let Some(connected) = connected else {
+                    self.leave(&place, &ready);
+                    return true;
+                };
+                connection = Some(connected);
             }
             let flows = tokio::select! {
                 flows = ready.take() => flows,
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return true,
             };
             pace.rest().await;
             if let Some(open) = &mut connection
