@@ -301,3 +301,38 @@ async fn a_node_whose_lease_is_in_doubt_takes_nothing() {
     world.to_right.refuse_new(false);
     world.b.until(|frame| *frame == Frame::Notice(culvert_wire::Notice::Restored)).await;
 }
+
+#[tokio::test]
+async fn a_flood_to_one_node_leaves_room_for_another_where_redis_carries_little() {
+    let mut world = World::start().await;
+    let (third, _to_third) = node(&world.redis, Settings::LEASE).await;
+    let topic = culvert_wire::TopicId([0x33; 32]);
+    let (mut d, mut c) = (common::peer(&world.left).await, common::peer(&third).await);
+    d.join(topic).await;
+    assert_eq!(c.join(topic).await.total, 1);
+    d.until(|frame| matches!(frame, Frame::PeerJoined { .. })).await;
+    world.to_left.set(|faults| faults.up.bytes_per_second = Some(256 << 10));
+    let (to_b, to_c) = (world.b.conn, c.conn);
+    let flood = async {
+        loop {
+            world.a.peer.feed(&frame(&world.a, to_b, 8 << 10)).await.unwrap();
+            world.a.peer.flush().await.unwrap();
+            // Its verdicts are read, or it would be paused.
+            tokio::select! {
+                read = world.a.peer.recv() => drop(read.unwrap()),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    };
+    let talk = async {
+        // Long enough for many writes that are full of the flood.
+        for _ in 0..20 {
+            d.peer.send(&frame(&d, to_c, 64)).await.unwrap();
+            c.until(|frame| matches!(frame, Frame::Deliver { .. })).await;
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        done = tokio::time::timeout(PATIENCE, talk) => done.expect("the other node is starved"),
+    }
+}

@@ -28,6 +28,8 @@ use super::volume::Volume;
 
 /// Bytes of one flow in one write, so that each gets its turn.
 const FLOW_BYTES: usize = 64 << 10;
+/// Bytes of one flow in one write, however many there are: a full message.
+const LEAST_SHARE: usize = 4 << 10;
 /// A server that cannot be reached for so long closes the way to the nodes behind it.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 
@@ -244,6 +246,9 @@ impl Publishers {
         pipe.ignore_errors();
         let command = if self.reach.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
         let (mut batch, mut written, mut messages, mut letters) = (Vec::new(), 0, 0, 0);
+        let share = (volume.bytes() / flows.len().max(1)).clamp(LEAST_SHARE, FLOW_BYTES);
+        // Listed again behind those that had no turn: otherwise these would never have one.
+        let mut more = Vec::new();
         for flow in flows {
             flow.listed.store(false, Ordering::Release);
             if written >= volume.bytes() {
@@ -252,16 +257,15 @@ impl Publishers {
             }
             let mut takens: Vec<Taken> = Vec::new();
             let mut bytes = 0;
-            let most = FLOW_BYTES.min(volume.bytes() - written);
-            while bytes < most {
+            while bytes < share {
                 let Some(taken) = self.take(&flow, own, incarnation.instance, now) else { break };
                 bytes += taken.message.len();
                 letters += u64::from(taken.letters);
                 pipe.cmd(command).arg(&flow.channel).arg(&taken.message[..]);
                 takens.push(taken);
             }
-            if bytes >= most {
-                list(&flow);
+            if bytes >= share {
+                more.push(flow.clone());
             }
             written += bytes;
             messages += takens.len() as u64;
@@ -269,6 +273,7 @@ impl Publishers {
                 batch.push((flow, takens));
             }
         }
+        more.iter().for_each(list);
         if batch.is_empty() {
             return true;
         }
