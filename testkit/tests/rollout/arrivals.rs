@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use culvert_testkit::relay::Metrics;
-use culvert_testkit::report::measured;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -54,18 +53,19 @@ impl Arrived {
         in_a_second.fold(0.0, f64::max)
     }
 
-    /// Panics if so many peers that were sent away over this window came as a crowd.
-    pub(crate) fn are_smeared(&self, peers: f64, window: Duration) {
+    /// Says how so many peers that were sent away over this window came. Panics if they came as a crowd.
+    pub(crate) fn are_smeared(&self, peers: f64, window: Duration) -> String {
         let all = self.0.last().unwrap().connections - self.0[0].connections;
         let (most, even) = (self.most_in_a_second(), peers / window.as_secs_f64());
-        measured(&format!(
-            "{all} connections for {peers} peers sent away over {window:?}: at most {most} in a second, {even:.0} if even"
-        ));
         assert!(all >= peers, "only {all} of {peers} came back");
         // Moments that are drawn at random come in clusters: no second of many has four deviations more.
         // As much again for samples that come late on a busy machine.
         let random = even + 4.0 * even.sqrt();
         assert!(most <= 2.0 * random, "{most} in one second is a crowd");
+        format!(
+            "{all} connections for {peers} peers sent away over {window:?}: at most {most} in a second, \
+             {even:.0} if even"
+        )
     }
 }
 

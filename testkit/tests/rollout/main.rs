@@ -149,7 +149,7 @@ async fn a_rolling_restart_moves_sessions_smoothly_and_loses_nothing() {
         let arrivals = arrivals.end().await;
         world.cluster.start(node).await.unwrap();
         all.extend(world.judge(&format!("node {node} restarted"), connections, &MOVED).await);
-        arrivals.are_smeared(connections, WINDOW);
+        measured(&arrivals.are_smeared(connections, WINDOW));
     }
     all.sort_unstable();
     measured(&format!("pauses of a rolling restart of {NODES} nodes: {}", Pauses::describe(&all)));
