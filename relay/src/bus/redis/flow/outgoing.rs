@@ -311,11 +311,6 @@ impl Outgoing {
         self.reachable = reachable;
     }
 
-    /// Whether the way is open.
-    pub fn is_reachable(&self) -> bool {
-        self.reachable
-    }
-
     /// Has the next message ask for an answer.
     pub fn ask(&mut self, now: Instant) {
         self.ask = true;
