@@ -1,0 +1,14 @@
+//! Load tests for Culvert relays.
+//!
+//! The coordinator ([`coordinator`]) takes what was typed ([`args`]), reaches or starts the relays
+//! ([`target`]), gives every worker process its [`plan`] over a control channel ([`control`]), watches
+//! processors and memory, adds the workers' samples up and writes the [`report`]. A worker ([`worker`])
+//! plays a [`scenario`] on a [`stage`] and sends what it [`measure`]s once a second. Load is made of raw
+//! wire frames ([`frames`]) or of end-to-end sessions through the client library ([`sessions`]).
+
+pub mod frames;
+pub mod measure;
+pub mod plan;
+pub mod report;
+pub mod scenario;
+pub mod stage;

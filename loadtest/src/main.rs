@@ -1,0 +1,3 @@
+//! The `culvert-loadtest` program.
+
+fn main() {}
