@@ -56,12 +56,18 @@ names! {
         DeliveredBytes = "delivered_bytes",
         /// Frames that did not arrive and that nobody reported: the ledger does not balance.
         Missing = "missing",
+        /// Frames or messages that were on their way when one of their connections ended.
+        Cut = "cut",
         /// Frames or messages that arrived more than once.
         Duplicated = "duplicated",
         /// Frames or messages that arrived before one that was sent earlier.
         Reordered = "reordered",
         /// Frames of which a receiver was told that some were lost.
         Gaps = "gaps",
+        /// Frames that the load sent more than a millisecond after they were due.
+        Late = "late",
+        /// Frames that were due and never sent, because their connection took no more.
+        Unsent = "unsent",
         /// Connections from dial to welcome.
         Connected = "connected",
         /// Attempts to connect that failed.
@@ -88,6 +94,10 @@ names! {
     Series {
         /// From the moment at which a frame or message was due to its arrival.
         OneWay = "one_way",
+        /// The same for interactive pairs while others send as fast as they can.
+        OneWayLoaded = "one_way_loaded",
+        /// The same for pairs beside readers that have stopped.
+        OneWayBeside = "one_way_beside",
         /// From the moment at which it was due to the arrival of the answer.
         RoundTrip = "round_trip",
         /// From dial to welcome: TCP, TLS, upgrade, hello.
@@ -98,6 +108,8 @@ names! {
         Join = "join",
         /// From a join until another member was told.
         MemberNotice = "member_notice",
+        /// From a departure until another member was told.
+        LeaveNotice = "leave_notice",
         /// Between two messages of a session, beyond their interval.
         Pause = "pause",
         /// From the offer of a file until it had arrived whole.
