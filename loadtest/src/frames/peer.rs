@@ -154,23 +154,31 @@ fn admission(admission: &Admission, peer: PeerId, seen: &Transcript) -> Result<c
             culvert_wire::Admission::AccessToken(hmac::sign(&key, &seen.bytes()).as_ref().try_into()?)
         }
         Admission::Tickets { key, key_id, tenant } => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-            let claims = TicketClaims {
-                aud: AUDIENCE.into(),
-                sub: peer,
-                tenant: tenant.clone(),
-                topics: Topics::All,
-                limits: TicketLimits::default(),
-                invites: 0,
-                iat: now,
-                exp: now + TICKET_LIFE,
-                jti: format!("loadtest-{peer}"),
-            };
-            let mut header = Header::new(Algorithm::EdDSA);
-            header.typ = Some(TICKET_TYPE.into());
-            header.kid.clone_from(key_id);
-            let key = EncodingKey::from_ed_pem(key.as_bytes()).context("the ticket key is no Ed25519 PEM")?;
-            culvert_wire::Admission::Ticket(jsonwebtoken::encode(&header, &claims, &key)?)
+            culvert_wire::Admission::Ticket(ticket(key, key_id.as_deref(), tenant, peer)?)
         }
     })
+}
+
+/// A ticket for this peer and all topics.
+///
+/// # Errors
+/// The key is no Ed25519 PEM.
+pub fn ticket(key: &str, key_id: Option<&str>, tenant: &str, peer: PeerId) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let claims = TicketClaims {
+        aud: AUDIENCE.into(),
+        sub: peer,
+        tenant: tenant.to_owned(),
+        topics: Topics::All,
+        limits: TicketLimits::default(),
+        invites: 0,
+        iat: now,
+        exp: now + TICKET_LIFE,
+        jti: format!("loadtest-{peer}"),
+    };
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(TICKET_TYPE.into());
+    header.kid = key_id.map(str::to_owned);
+    let key = EncodingKey::from_ed_pem(key.as_bytes()).context("the ticket key is no Ed25519 PEM")?;
+    Ok(jsonwebtoken::encode(&header, &claims, &key)?)
 }
