@@ -64,6 +64,8 @@ names! {
         Reordered = "reordered",
         /// Frames of which a receiver was told that some were lost.
         Gaps = "gaps",
+        /// Messages that the error of a session named as not acknowledged.
+        Unacknowledged = "unacknowledged",
         /// Frames that the load sent more than a millisecond after they were due.
         Late = "late",
         /// Frames that were due and never sent, because their connection took no more.
@@ -110,7 +112,7 @@ names! {
         MemberNotice = "member_notice",
         /// From a departure until another member was told.
         LeaveNotice = "leave_notice",
-        /// Between two messages of a session, beyond their interval.
+        /// Between two messages of a session, beyond their interval, if it was more than 100 ms.
         Pause = "pause",
         /// From the offer of a file until it had arrived whole.
         Transfer = "transfer",
