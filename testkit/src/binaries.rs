@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use thiserror::Error;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -33,14 +34,20 @@ pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
+/// A program of others that is not installed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{program} is missing: run ./test.sh once, or apt-get install {package}")]
+pub struct Missing {
+    /// Where it was looked for.
+    pub program: String,
+    /// The Debian package that has it.
+    pub package: &'static str,
+}
+
 /// The first of these programs that exists.
-pub(crate) fn installed(candidates: &[&str], package: &str) -> Result<PathBuf> {
-    match candidates.iter().map(Path::new).find(|path| path.is_file()) {
-        Some(path) => Ok(path.to_owned()),
-        None => {
-            bail!("{} is missing: run ./test.sh once, or apt-get install {package}", candidates.join(", "))
-        }
-    }
+pub(crate) fn installed(candidates: &[&str], package: &'static str) -> Result<PathBuf, Missing> {
+    let found = candidates.iter().map(Path::new).find(|path| path.is_file());
+    found.map(Path::to_owned).ok_or_else(|| Missing { program: candidates.join(", "), package })
 }
 
 async fn find(name: &str) -> Result<PathBuf> {

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, interval};
 
 use crate::binaries::installed;
-use crate::process::{Plan, Process, free_port};
+use crate::process::{Plan, Process, Program, free_port};
 
 /// It only binds its port.
 const READY: Duration = Duration::from_secs(30);
@@ -24,6 +24,10 @@ const NOTICED: Duration = Duration::from_secs(60);
 /// Longest wait for the answer of its socket.
 const ANSWER: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
+/// Connections at a time that tests come along with.
+const CONNECTIONS: usize = 8000;
+/// Open files of haproxy beside those of connections: listeners, checks, its socket.
+const OTHER_FILES: usize = 100;
 
 /// The address from which it connects to backends. Relays that believe the PROXY header of this address
 /// alone can also be reached directly, from the loopback address that everybody else has.
@@ -60,35 +64,110 @@ pub struct Served {
     pub connections_so_far: u64,
 }
 
+/// How haproxy is started.
+#[derive(Debug, Clone)]
+pub struct BalancerPlan {
+    balance: Balance,
+    connections: usize,
+    starter: Option<Program>,
+}
+
 /// A running haproxy; killed when dropped.
 pub struct Balancer {
     port: u16,
     folder: TempDir,
-    _process: Process,
+    process: Process,
+}
+
+impl Default for BalancerPlan {
+    fn default() -> Self {
+        Self { balance: Balance::default(), connections: CONNECTIONS, starter: None }
+    }
+}
+
+impl BalancerPlan {
+    /// With this rule.
+    #[must_use]
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// For so many connections at a time instead of 8,000; more wait until some end.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// By another program. See [`Program::started_by`].
+    #[must_use]
+    pub fn started_by(mut self, starter: Program) -> Self {
+        self.starter = Some(starter);
+        self
+    }
+
+    /// The open files that haproxy needs for its connections: two for each, and some of its own.
+    pub fn open_files(&self) -> usize {
+        2 * self.connections + OTHER_FILES
+    }
+
+    /// Starts it in front of these.
+    ///
+    /// # Errors
+    /// haproxy is not installed or does not start; the error shows what it printed.
+    pub async fn start(&self, backends: &[Backend]) -> Result<Balancer> {
+        let folder = tempfile::Builder::new().prefix("culvert-haproxy-").tempdir()?;
+        let port = free_port()?;
+        let file = folder.path().join("haproxy.cfg");
+        std::fs::write(&file, self.configuration(port, &socket(folder.path()), backends))?;
+        let mut haproxy = Program::from(installed(&["/usr/sbin/haproxy"], "haproxy")?);
+        if let Some(starter) = &self.starter {
+            haproxy = haproxy.started_by(starter);
+        }
+        let mut process = Plan::new("haproxy", haproxy).args(["-db", "-f"]).arg(&file).start()?;
+        process.answers((Ipv4Addr::LOCALHOST, port).into(), READY).await?;
+        Ok(Balancer { port, folder, process })
+    }
+
+    fn configuration(&self, port: u16, socket: &Path, backends: &[Backend]) -> String {
+        let (socket, connections) = (socket.display(), self.connections);
+        let balance = match self.balance {
+            Balance::LeastConnections => "leastconn",
+            Balance::RoundRobin => "roundrobin",
+        };
+        let mut text = format!(
+            "global\n    nbthread 1\n    maxconn {connections}\n    \
+                 stats socket {socket} mode 600 level admin\n    \
+                 log stdout format raw local0 notice\n\
+             defaults\n    mode tcp\n    log global\n    timeout connect 2s\n    timeout client 1h\n    \
+                 timeout server 1h\n    timeout check 2s\n    option redispatch 1\n    retries 3\n\
+             frontend peers\n    bind 127.0.0.1:{port}\n    default_backend relays\n\
+             backend relays\n    balance {balance}\n    source {SOURCE}\n    option httpchk GET /readyz\n    \
+                 http-check expect status 200\n    \
+                 default-server check inter 200ms fastinter 100ms fall 2 rise 1 send-proxy-v2\n"
+        );
+        for (index, Backend { addr, health }) in backends.iter().enumerate() {
+            // Checks carry no PROXY header, because they go to another port. Writing to a string cannot fail.
+            let (ip, port) = (health.ip(), health.port());
+            let _ = writeln!(text, "    server relay{index} {addr} addr {ip} port {port}");
+        }
+        text
+    }
 }
 
 impl Balancer {
     /// Starts it in front of these. New connections go to the backend that has the fewest.
     ///
     /// # Errors
-    /// haproxy is not installed or does not start; the error shows what it printed.
+    /// As for [`BalancerPlan::start`].
     pub async fn start(backends: &[Backend]) -> Result<Self> {
-        Self::start_with(backends, Balance::default()).await
+        BalancerPlan::default().start(backends).await
     }
 
-    /// As [`Balancer::start`], with another rule.
-    ///
-    /// # Errors
-    /// As for [`Balancer::start`].
-    pub async fn start_with(backends: &[Backend], balance: Balance) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("culvert-haproxy-").tempdir()?;
-        let port = free_port()?;
-        let file = folder.path().join("haproxy.cfg");
-        std::fs::write(&file, configuration(port, &socket(folder.path()), backends, balance))?;
-        let haproxy = installed(&["/usr/sbin/haproxy"], "haproxy")?;
-        let mut process = Plan::new("haproxy", haproxy).args(["-db", "-f"]).arg(&file).start()?;
-        process.answers((Ipv4Addr::LOCALHOST, port).into(), READY).await?;
-        Ok(Self { port, folder, _process: process })
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Where peers connect.
@@ -136,29 +215,6 @@ impl Balancer {
 
 fn socket(folder: &Path) -> PathBuf {
     folder.join("admin.sock")
-}
-
-fn configuration(port: u16, socket: &Path, backends: &[Backend], balance: Balance) -> String {
-    let socket = socket.display();
-    let balance = match balance {
-        Balance::LeastConnections => "leastconn",
-        Balance::RoundRobin => "roundrobin",
-    };
-    let mut text = format!(
-        "global\n    nbthread 1\n    maxconn 8000\n    stats socket {socket} mode 600 level admin\n    \
-             log stdout format raw local0 notice\n\
-         defaults\n    mode tcp\n    log global\n    timeout connect 2s\n    timeout client 1h\n    \
-             timeout server 1h\n    timeout check 2s\n    option redispatch 1\n    retries 3\n\
-         frontend peers\n    bind 127.0.0.1:{port}\n    default_backend relays\n\
-         backend relays\n    balance {balance}\n    source {SOURCE}\n    option httpchk GET /readyz\n    \
-             http-check expect status 200\n    \
-             default-server check inter 200ms fastinter 100ms fall 2 rise 1 send-proxy-v2\n"
-    );
-    for (index, Backend { addr, health }) in backends.iter().enumerate() {
-        // Checks carry no PROXY header, because they go to another port. Writing to a string cannot fail.
-        let _ = writeln!(text, "    server relay{index} {addr} addr {} port {}", health.ip(), health.port());
-    }
-    text
 }
 
 /// The table of `show stat`: a line of names after `# `, then one line for each part (haproxy management

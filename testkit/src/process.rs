@@ -5,6 +5,7 @@
 //! panics while the process runs.
 
 mod output;
+mod program;
 mod resources;
 
 use std::ffi::OsStr;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 pub use output::{Line, Output, Source};
+pub use program::Program;
 pub use resources::{Resources, Thread, resources, threads};
 pub use rustix::process::Signal;
 
@@ -46,10 +48,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A program with no arguments yet. Proxy and Culvert settings of the caller's environment do not
+    /// A program with no arguments yet but its own. Proxy and Culvert settings of the caller's environment do not
     /// reach it.
-    pub fn new(name: &str, program: impl AsRef<Path>) -> Self {
-        let mut command = Command::new(program.as_ref());
+    pub fn new(name: &str, program: impl Into<Program>) -> Self {
+        let program = program.into();
+        let mut command = Command::new(program.path());
+        command.args(program.args());
         for (key, _) in std::env::vars_os() {
             let name = key.to_string_lossy().to_ascii_uppercase();
             if name.ends_with("_PROXY") || name.starts_with("CULVERT_") || name.starts_with("SSL_CERT_") {

@@ -7,9 +7,11 @@
 mod cluster;
 mod embedded;
 mod metrics;
+mod node;
 mod server;
 
 pub use cluster::{RelayCluster, RelayClusterPlan};
 pub use embedded::{Cluster, Embedded};
 pub use metrics::Metrics;
+pub use node::RelayNode;
 pub use server::{RelayPlan, RelayProcess};

@@ -127,7 +127,8 @@ async fn one_more(balancer: &Balancer) -> (TcpStream, usize) {
 async fn new_peers_go_where_the_fewest_are_or_to_one_server_after_the_other() {
     for balance in [Balance::LeastConnections, Balance::RoundRobin] {
         let (one, two) = (Server::start().await, Server::start().await);
-        let balancer = Balancer::start_with(&[one.backend, two.backend], balance).await.unwrap();
+        let balancer =
+            BalancerPlan::default().balance(balance).start(&[one.backend, two.backend]).await.unwrap();
         *two.ready.lock() = "503 Service Unavailable";
         balancer.sees(1, false).await.unwrap();
         let mut peers = Vec::new();

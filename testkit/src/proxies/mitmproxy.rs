@@ -74,5 +74,6 @@ fn mitmdump() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let own = workspace().join("target/test-tools/mitmproxy/bin/mitmdump");
-    installed(&[own.to_str().context("the workspace's path is no UTF-8")?, "/usr/bin/mitmdump"], "mitmproxy")
+    let own = own.to_str().context("the workspace's path is no UTF-8")?;
+    Ok(installed(&[own, "/usr/bin/mitmdump"], "mitmproxy")?)
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval};
 use super::reach::{Mode, Reach};
 use crate::binaries::installed;
 use crate::certs::{Leaf, TestCa};
-use crate::process::{Plan, Process, Resources, Signal, free_port};
+use crate::process::{Plan, Process, Program, Resources, Signal, free_port};
 
 /// It only binds its port.
 const READY: Duration = Duration::from_secs(30);
@@ -37,6 +37,7 @@ pub struct RedisPlan {
     /// Name and password of a user for relays.
     user: Option<(String, String)>,
     ca: Option<PathBuf>,
+    starter: Option<Program>,
 }
 
 /// A running `redis-server`, or one that was killed and can be started again; killed when dropped.
@@ -89,6 +90,7 @@ impl RedisPlan {
             password: None,
             user: None,
             ca: None,
+            starter: None,
         };
         let folder = plan.folder.path().display().to_string();
         Ok(plan.set("bind", "127.0.0.1").set("dir", &folder).set("daemonize", "no"))
@@ -132,6 +134,13 @@ impl RedisPlan {
             .set("tls-auth-clients", "no")
     }
 
+    /// Started by another program. See [`Program::started_by`].
+    #[must_use]
+    pub fn started_by(mut self, starter: Program) -> Self {
+        self.starter = Some(starter);
+        self
+    }
+
     /// Where it will listen.
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
@@ -154,7 +163,10 @@ impl RedisPlan {
             std::fs::write(&file, &self.configuration)?;
         }
         let name = if self.sentinel { "redis-sentinel" } else { "redis-server" };
-        let program = installed(&["/usr/bin/redis-server"], "redis-server")?;
+        let mut program = Program::from(installed(&["/usr/bin/redis-server"], "redis-server")?);
+        if let Some(starter) = &self.starter {
+            program = program.started_by(starter);
+        }
         let plan = Plan::new(name, program).arg(&file);
         let mut process = if self.sentinel { plan.arg("--sentinel") } else { plan }.start()?;
         process.answers(self.addr(), READY).await?;

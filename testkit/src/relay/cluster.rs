@@ -3,25 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tokio::time::{Instant, interval};
 
+use super::node::RelayNode;
 use super::server::{RelayPlan, RelayProcess};
 use crate::binaries;
 use crate::chaos::{ChaosConnection, ChaosProxy};
-use crate::haproxy::{Backend, Balance, Balancer, SOURCE};
-use crate::process::Signal;
+use crate::haproxy::{Backend, Balance, Balancer, BalancerPlan, SOURCE};
+use crate::process::{Program, Signal};
 use crate::redis::{Mode, Reach, RedisServer};
-
-/// From a start to readiness: one lease is claimed.
-const READY: Duration = Duration::from_secs(60);
-/// How often a condition is asked for.
-const POLL: Duration = Duration::from_millis(50);
 
 /// What a cluster is started with.
 pub struct RelayClusterPlan {
     relays: Vec<RelayPlan>,
     reach: Reach,
-    balance: Balance,
+    balancer: BalancerPlan,
     through_chaos: bool,
     recorded: bool,
 }
@@ -35,17 +30,9 @@ pub struct RelayCluster {
 }
 
 struct Node {
-    relay: State,
+    relay: RelayNode,
     /// Between it and Redis.
     chaos: Option<ChaosProxy>,
-}
-
-#[expect(clippy::large_enum_variant, reason = "there is one for each node")]
-enum State {
-    Running(RelayProcess),
-    Stopped(RelayPlan),
-    /// An attempt to start or to stop it failed, and the test with it.
-    Lost,
 }
 
 impl RelayClusterPlan {
@@ -54,14 +41,21 @@ impl RelayClusterPlan {
     /// # Errors
     /// The binary does not build, or no port is free.
     pub async fn open(nodes: usize, redis: Reach) -> Result<Self> {
-        let binary = binaries::relay().await?;
+        Self::of(&binaries::relay().await?.into(), nodes, redis)
+    }
+
+    /// The same of any program that takes the arguments of `culvert-relay`.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn of(program: &Program, nodes: usize, redis: Reach) -> Result<Self> {
         let relay = || {
-            let plan = RelayPlan::open(&binary)?.set("proxy-protocol-from", SOURCE.to_string());
+            let plan = RelayPlan::open(program.clone())?.set("proxy-protocol-from", SOURCE.to_string());
             anyhow::Ok(plan)
         };
         let relays = (0..nodes).map(|_| relay()).collect::<Result<_>>()?;
-        let balance = Balance::default();
-        Ok(Self { relays, reach: redis, balance, through_chaos: false, recorded: false })
+        let balancer = BalancerPlan::default();
+        Ok(Self { relays, reach: redis, balancer, through_chaos: false, recorded: false })
     }
 
     /// Changes what every node is started with, such as TLS and limits, by its index.
@@ -77,7 +71,14 @@ impl RelayClusterPlan {
     /// Puts another rule into the balancer.
     #[must_use]
     pub fn balance(mut self, balance: Balance) -> Self {
-        self.balance = balance;
+        self.balancer = self.balancer.balance(balance);
+        self
+    }
+
+    /// Starts the balancer in another way.
+    #[must_use]
+    pub fn balancer(mut self, balancer: BalancerPlan) -> Self {
+        self.balancer = balancer;
         self
     }
 
@@ -121,10 +122,9 @@ impl RelayClusterPlan {
                 reach = reach.through(proxy.addr());
                 chaos = Some(proxy);
             }
-            nodes.push(Node { relay: State::Stopped(reach.apply(plan)), chaos });
+            nodes.push(Node { relay: RelayNode::new(reach.apply(plan)), chaos });
         }
-        let mut cluster =
-            RelayCluster { balancer: Balancer::start_with(&backends, self.balance).await?, nodes };
+        let mut cluster = RelayCluster { balancer: self.balancer.start(&backends).await?, nodes };
         for index in 0..cluster.nodes.len() {
             cluster.launch(index).await?;
         }
@@ -141,12 +141,7 @@ impl RelayCluster {
     /// # Panics
     /// There is no node.
     pub fn url(&self) -> String {
-        let scheme = match &self.nodes[0].relay {
-            State::Running(relay) => relay.scheme(),
-            State::Stopped(plan) => plan.scheme(),
-            State::Lost => "ws",
-        };
-        format!("{scheme}://localhost:{}", self.balancer.addr().port())
+        format!("{}://localhost:{}", self.nodes[0].relay.scheme(), self.balancer.addr().port())
     }
 
     /// The balancer.
@@ -169,10 +164,8 @@ impl RelayCluster {
     /// # Errors
     /// It does not run.
     pub fn node(&self, index: usize) -> Result<&RelayProcess> {
-        match self.nodes.get(index).map(|node| &node.relay) {
-            Some(State::Running(relay)) => Ok(relay),
-            _ => anyhow::bail!("node {index} does not run"),
-        }
+        let node = self.nodes.get(index).with_context(|| format!("there is no node {index}"))?;
+        node.relay.running().with_context(|| format!("node {index}"))
     }
 
     /// One node, to wait for what it prints.
@@ -180,10 +173,7 @@ impl RelayCluster {
     /// # Errors
     /// It does not run.
     pub fn node_mut(&mut self, index: usize) -> Result<&mut RelayProcess> {
-        match self.nodes.get_mut(index).map(|node| &mut node.relay) {
-            Some(State::Running(relay)) => Ok(relay),
-            _ => anyhow::bail!("node {index} does not run"),
-        }
+        self.relay(index)?.running_mut().with_context(|| format!("node {index}"))
     }
 
     /// The proxy between a node and Redis, to cut it off, stall it and slow it down.
@@ -213,9 +203,7 @@ impl RelayCluster {
     /// # Errors
     /// It does not run.
     pub async fn kill(&mut self, index: usize) -> Result<()> {
-        let plan = self.take(index)?.kill().await?;
-        self.nodes[index].relay = State::Stopped(plan);
-        Ok(())
+        self.relay(index)?.kill().await
     }
 
     /// `SIGTERM` to a node; returns when it has drained and ended with success.
@@ -223,9 +211,7 @@ impl RelayCluster {
     /// # Errors
     /// It does not run, does not end within `deadline`, or ends otherwise; the error shows its output.
     pub async fn drain(&mut self, index: usize, deadline: Duration) -> Result<()> {
-        let plan = self.take(index)?.drain(deadline).await?;
-        self.nodes[index].relay = State::Stopped(plan);
-        Ok(())
+        self.relay(index)?.drain(deadline).await
     }
 
     /// Starts a node that was killed or drained, on its old ports; returns when it is ready and used.
@@ -254,40 +240,17 @@ impl RelayCluster {
     }
 
     async fn launch(&mut self, index: usize) -> Result<()> {
-        let state = std::mem::replace(&mut self.nodes[index].relay, State::Lost);
-        let State::Stopped(plan) = state else {
-            self.nodes[index].relay = state;
-            anyhow::bail!("node {index} runs already");
-        };
-        self.nodes[index].relay = State::Running(plan.start().await?);
-        Ok(())
+        self.relay(index)?.start().await.with_context(|| format!("node {index}"))
+    }
+
+    fn relay(&mut self, index: usize) -> Result<&mut RelayNode> {
+        let node = self.nodes.get_mut(index).with_context(|| format!("there is no node {index}"))?;
+        Ok(&mut node.relay)
     }
 
     /// Waits until a node says that it is ready, and until the balancer knows.
     async fn used(&self, index: usize) -> Result<()> {
-        let relay = self.node(index)?;
-        let end = Instant::now() + READY;
-        let mut ticks = interval(POLL);
-        loop {
-            ticks.tick().await;
-            let (status, reason) =
-                relay.admin("/readyz").await.map_err(|error| relay.failure(&format!("{error:#}")))?;
-            if status == 200 {
-                break;
-            }
-            if Instant::now() >= end {
-                return Err(relay.failure(&format!("is not ready after {READY:?}: {}", reason.trim())));
-            }
-        }
+        self.node(index)?.ready().await?;
         self.balancer.sees(index, true).await
-    }
-
-    fn take(&mut self, index: usize) -> Result<RelayProcess> {
-        let state = std::mem::replace(&mut self.nodes[index].relay, State::Lost);
-        let State::Running(relay) = state else {
-            self.nodes[index].relay = state;
-            anyhow::bail!("node {index} does not run");
-        };
-        Ok(relay)
     }
 }

@@ -2,26 +2,30 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use tempfile::TempDir;
+use tokio::time::{Instant, interval};
 
 use super::metrics::{Metrics, get};
 use crate::certs::{Leaf, TestCa};
 use crate::identity::Identity;
-use crate::process::{Plan, Process, Resources, Signal, free_port};
+use crate::process::{Plan, Process, Program, Resources, Signal, free_port};
 use crate::raw::RawOptions;
 
 /// It only binds its ports.
-const READY: Duration = Duration::from_secs(30);
+const STARTED: Duration = Duration::from_secs(30);
+/// From a start to readiness: one lease is claimed.
+const READY: Duration = Duration::from_secs(60);
+/// How often a condition is asked for.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What a relay is started with.
 ///
 /// The ports are chosen when the plan is made and stay the same over restarts.
 pub struct RelayPlan {
-    binary: PathBuf,
+    program: Program,
     folder: TempDir,
     port: u16,
     admin: u16,
@@ -31,21 +35,22 @@ pub struct RelayPlan {
 }
 
 impl RelayPlan {
-    /// An open relay in clear text on loopback, with the defaults of `culvert-relay`.
+    /// An open relay in clear text on loopback, with the defaults of `culvert-relay`. The program is that,
+    /// or another one that takes the same arguments after its own.
     ///
     /// # Errors
     /// No port is free.
-    pub fn open(binary: &Path) -> Result<Self> {
-        Ok(Self::closed(binary)?.flag("open"))
+    pub fn open(program: impl Into<Program>) -> Result<Self> {
+        Ok(Self::closed(program)?.flag("open"))
     }
 
     /// A relay in clear text that admits nobody yet; give it a token or keys.
     ///
     /// # Errors
     /// No port is free.
-    pub fn closed(binary: &Path) -> Result<Self> {
+    pub fn closed(program: impl Into<Program>) -> Result<Self> {
         let plan = Self {
-            binary: binary.to_owned(),
+            program: program.into(),
             folder: tempfile::Builder::new().prefix("culvert-relay-").tempdir()?,
             port: free_port()?,
             admin: free_port()?,
@@ -131,13 +136,13 @@ impl RelayPlan {
     }
 
     async fn spawn(&self) -> Result<Process> {
-        let mut plan = Plan::new("culvert-relay", &self.binary).args(&self.flags);
+        let mut plan = Plan::new("culvert-relay", self.program.clone()).args(&self.flags);
         for (key, value) in &self.environment {
             plan = plan.env(key, value);
         }
         let mut process = plan.start()?;
-        process.answers(self.admin_addr(), READY).await?;
-        process.answers(self.addr(), READY).await?;
+        process.answers(self.admin_addr(), STARTED).await?;
+        process.answers(self.addr(), STARTED).await?;
         Ok(process)
     }
 }
@@ -238,6 +243,26 @@ impl RelayProcess {
     /// It does not answer.
     pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
         get(self.plan.admin_addr(), path).await
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It does not within 60 s; the error shows its output.
+    pub async fn ready(&self) -> Result<()> {
+        let end = Instant::now() + READY;
+        let mut ticks = interval(POLL);
+        loop {
+            ticks.tick().await;
+            let asked = self.admin("/readyz").await;
+            let (status, reason) = asked.map_err(|error| self.failure(&format!("{error:#}")))?;
+            if status == 200 {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(self.failure(&format!("is not ready after {READY:?}: {}", reason.trim())));
+            }
+        }
     }
 
     /// An error that shows its output.
