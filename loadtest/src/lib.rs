@@ -11,4 +11,6 @@ pub mod measure;
 pub mod plan;
 pub mod report;
 pub mod scenario;
+pub mod secrets;
 pub mod stage;
+pub mod target;
