@@ -19,6 +19,7 @@ mod message;
 mod peer;
 mod ring;
 mod socket;
+mod ticket;
 mod timer;
 
 pub use books::{Accounts, Arrival, Books, Track};
@@ -30,6 +31,7 @@ pub use inbox::Inbox;
 pub use link::Link;
 pub use message::{OVERHEAD, message, send_message};
 pub use peer::{LARGE_BUFFER, Peer, SMALL_BUFFER};
-pub use ring::{Ring, Slot, Stamp, STAMP_LEN};
+pub use ring::{Ring, STAMP_LEN, Slot, Stamp};
 pub use socket::Socket;
+pub use ticket::ticket;
 pub use timer::{Timer, backoff};

@@ -1,51 +1,71 @@
-//! From a URL to an admitted connection.
+//! From a URL to a socket, with or without TLS.
 
+use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
+use super::error::ConnectError;
+use super::socket::Socket;
+use super::ticket::Signer;
 use crate::plan::{Admission, Reach};
 
-/// A socket, with or without TLS.
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
-
-/// Opens connections to the relays of a [`Reach`], one after the other.
+/// Opens connections to the relays of a [`Reach`].
+///
+/// What all connections share is made once: addresses, trust, the key that signs tickets. Every TLS
+/// handshake is a full one, as that of a peer that comes for the first time.
 pub struct Dialer {
     ways: Vec<Way>,
     tls: Option<TlsConnector>,
     pub(super) admission: Admission,
+    pub(super) signer: Option<Signer>,
+    /// What a connection's kernel may keep for reading, if not what the system says.
+    receive_buffer: Option<usize>,
 }
 
 /// One relay or balancer.
 pub(super) struct Way {
     pub(super) host: String,
-    pub(super) addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
+    /// Which of the addresses answered last.
+    good: Cell<usize>,
     name: Option<ServerName<'static>>,
 }
 
 impl Dialer {
-    /// Looks the names up and reads the authority.
+    /// Looks the names up, and reads the authority and the key.
     ///
     /// # Errors
-    /// A URL is none, its host has no address, or the authority does not read.
+    /// A URL is none, its host has no address, or the authority or the key does not read.
     pub async fn new(reach: &Reach) -> Result<Self> {
         let mut ways = Vec::new();
         for url in &reach.urls {
             ways.push(Way::of(url).await.with_context(|| format!("{url} cannot be used"))?);
         }
-        ensure!(!ways.is_empty(), "there is no relay to dial");
+        ensure!(!ways.is_empty(), "there is no relay to dial: give --url or --spawn");
         let encrypted = ways.iter().any(|way| way.name.is_some());
         let tls = if encrypted { Some(connector(reach.authority.as_deref())?) } else { None };
-        Ok(Self { ways, tls, admission: reach.admission.clone() })
+        let signer = match &reach.admission {
+            Admission::Tickets { key, key_id, tenant } => Some(Signer::new(key, key_id.as_deref(), tenant)?),
+            Admission::Open | Admission::AccessToken(_) => None,
+        };
+        Ok(Self { ways, tls, admission: reach.admission.clone(), signer, receive_buffer: None })
+    }
+
+    /// Keeps the kernel from taking more than about so many bytes for a connection that does not read.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = Some(bytes);
+        self
     }
 
     /// How many relays or balancers there are.
@@ -57,16 +77,22 @@ impl Dialer {
         &self.ways[number % self.ways.len()]
     }
 
-    pub(super) async fn open(&self, way: &Way) -> Result<Box<dyn Io>> {
-        let tcp =
-            TcpStream::connect(way.addr).await.with_context(|| format!("{} does not answer", way.addr))?;
-        tcp.set_nodelay(true)?;
+    pub(super) async fn open(&self, way: &Way) -> Result<Socket, ConnectError> {
+        let tcp = way.connect().await?;
+        let addr = way.addrs[way.good.get()];
+        let unusable = |source| ConnectError::Unreachable { addr, source };
+        tcp.set_nodelay(true).map_err(unusable)?;
+        if let Some(bytes) = self.receive_buffer {
+            let set = rustix::net::sockopt::set_socket_recv_buffer_size(&tcp, bytes);
+            set.map_err(|error| unusable(error.into()))?;
+        }
         Ok(match (&way.name, &self.tls) {
             (Some(name), Some(tls)) => {
                 let stream = tls.connect(name.clone(), tcp).await;
-                Box::new(stream.with_context(|| format!("no TLS with {}", way.host))?)
+                let stream = stream.map_err(|source| ConnectError::Tls { host: way.host.clone(), source })?;
+                Socket::Tls(Box::new(stream))
             }
-            _ => Box::new(tcp),
+            _ => Socket::Plain(tcp),
         })
     }
 }
@@ -76,10 +102,42 @@ impl Way {
         ensure!(matches!(url.scheme(), "ws" | "wss"), "the scheme must be ws or wss");
         let host = url.host_str().context("the URL names no host")?.to_owned();
         let port = url.port_or_known_default().context("the URL names no port")?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let addr = tokio::net::lookup_host((bare.as_str(), port)).await?.next().context("no address")?;
-        let name = if url.scheme() == "wss" { Some(ServerName::try_from(bare.clone())?) } else { None };
-        Ok(Self { host: bare, addr, name })
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let addrs = tokio::net::lookup_host((host.as_str(), port)).await;
+        let addrs: Vec<_> = addrs.with_context(|| format!("{host} is not known here"))?.collect();
+        ensure!(!addrs.is_empty(), "{host} has no address");
+        let name = if url.scheme() == "wss" { Some(ServerName::try_from(host.clone())?) } else { None };
+        Ok(Self { host, addrs, good: Cell::new(0), name })
+    }
+
+    /// Every address in turn, beginning with the one that answered last.
+    async fn connect(&self) -> Result<TcpStream, ConnectError> {
+        let first = self.good.get();
+        let mut failed = None;
+        for turn in 0..self.addrs.len() {
+            let index = (first + turn) % self.addrs.len();
+            let addr = self.addrs[index];
+            match TcpStream::connect(addr).await {
+                Ok(tcp) => {
+                    self.good.set(index);
+                    return Ok(tcp);
+                }
+                Err(error) => failed = Some((addr, error)),
+            }
+        }
+        Err(match failed {
+            Some((addr, source)) => refused(addr, source),
+            None => ConnectError::Own(format!("{} has no address", self.host)),
+        })
+    }
+}
+
+fn refused(addr: SocketAddr, source: io::Error) -> ConnectError {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&source) {
+        Some(Errno::MFILE | Errno::NFILE) => ConnectError::TooManyFiles,
+        Some(Errno::ADDRNOTAVAIL) => ConnectError::NoPort(addr),
+        _ => ConnectError::Unreachable { addr, source },
     }
 }
 
@@ -93,10 +151,11 @@ fn connector(authority: Option<&str>) -> Result<TlsConnector> {
         ensure!(!extra.is_empty(), "there is no certificate in the authority");
     }
     let verifier = Verifier::new_with_extra_roots(extra, provider.clone())?;
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
+    config.resumption = Resumption::disabled();
     Ok(TlsConnector::from(Arc::new(config)))
 }
