@@ -4,13 +4,18 @@
 //! worker's share of peers, calls [`Stage::ready`], works until [`Stage::over`], and accounts for what was
 //! under way.
 
+pub mod chaos;
+pub mod files;
+pub mod soak;
 pub mod steady;
 
 use anyhow::Result;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Faults;
 use crate::plan::Plan;
+use crate::report::Report;
 use crate::stage::{Ending, Stage};
 
 /// What load to make.
@@ -19,6 +24,12 @@ use crate::stage::{Ending, Stage};
 pub enum Scenario {
     /// Pairs of peers that keep a window of frames in flight, or send at a fixed rate.
     Steady(steady::Steady),
+    /// Files passed from peer to peer, each compared with what was sent.
+    Files(files::Files),
+    /// Load for hours: fails if a relay's memory grows.
+    Soak(soak::Soak),
+    /// Relays and Redis are killed, stopped and restarted beside load whose ledgers must balance.
+    Chaos(chaos::Chaos),
 }
 
 impl Scenario {
@@ -26,6 +37,9 @@ impl Scenario {
     pub fn name(&self) -> &'static str {
         match self {
             Scenario::Steady(_) => "steady",
+            Scenario::Files(_) => "files",
+            Scenario::Soak(_) => "soak",
+            Scenario::Chaos(_) => "chaos",
         }
     }
 
@@ -36,6 +50,9 @@ impl Scenario {
     pub fn check(&self, plan: &Plan) -> Result<()> {
         match self {
             Scenario::Steady(steady) => steady.check(plan),
+            Scenario::Files(files) => files.check(plan),
+            Scenario::Soak(soak) => soak.check(plan),
+            Scenario::Chaos(chaos) => chaos.check(plan),
         }
     }
 
@@ -43,6 +60,26 @@ impl Scenario {
     pub fn connections(&self) -> usize {
         match self {
             Scenario::Steady(steady) => 2 * steady.pairs,
+            Scenario::Files(files) => 2 * files.transfers,
+            Scenario::Soak(soak) => soak.connections(),
+            Scenario::Chaos(chaos) => chaos.connections(),
+        }
+    }
+
+    /// Faults that the coordinator makes while it measures.
+    pub fn faults(&self, seed: u64) -> Option<Faults> {
+        match self {
+            Scenario::Chaos(chaos) => Some(chaos.faults(seed)),
+            _ => None,
+        }
+    }
+
+    /// What the finished report, with all samples of processes, says against the run: a sentence each.
+    pub fn judge(&self, report: &Report) -> Vec<String> {
+        match self {
+            Scenario::Soak(soak) => soak.judge(report),
+            Scenario::Chaos(_) => chaos::Chaos::judge(report),
+            _ => Vec::new(),
         }
     }
 }
@@ -54,5 +91,8 @@ impl Scenario {
 pub async fn run(stage: Stage) -> Result<Ending> {
     match stage.plan().scenario.clone() {
         Scenario::Steady(steady) => steady::run(&steady, &stage).await,
+        Scenario::Files(files) => files::run(&files, &stage).await,
+        Scenario::Soak(soak) => soak::run(&soak, &stage).await,
+        Scenario::Chaos(chaos) => chaos::run(&chaos, &stage).await,
     }
 }

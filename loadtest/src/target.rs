@@ -157,6 +157,15 @@ impl Target {
         self.spawned()?.resume_redis().await
     }
 
+    /// What is not well now, a sentence each: parts that do not run, do not answer, or are not used by the
+    /// balancer. Nothing is said about relays that were there already.
+    pub async fn ill(&self) -> Vec<String> {
+        match &self.spawned {
+            Some(spawned) => spawned.ill().await,
+            None => Vec::new(),
+        }
+    }
+
     fn spawned(&self) -> Result<&Spawned> {
         self.spawned.as_ref().context("the relays were not started by this run: use --spawn")
     }

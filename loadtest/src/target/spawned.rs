@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use culvert_testkit::certs::{Leaf, TestCa};
-use culvert_testkit::haproxy::BalancerPlan;
+use culvert_testkit::haproxy::{Balance, BalancerPlan};
 use culvert_testkit::process::{Program, Signal};
 use culvert_testkit::redis::{RedisPlan, RedisServer};
 use culvert_testkit::relay::{RelayCluster, RelayClusterPlan, RelayNode, RelayPlan};
@@ -75,7 +75,9 @@ impl Spawned {
             (Relays::Alone(node), None, url)
         } else {
             let mut plan = RedisPlan::new()?;
-            let mut balancer = BalancerPlan::default().connections(spawn.connections + limits::SPARE);
+            // With the fewest connections a relay that is cut off would be given those who search around it.
+            let balancer = BalancerPlan::default().balance(Balance::RoundRobin);
+            let mut balancer = balancer.connections(spawn.connections + limits::SPARE);
             limits::ensure_balanced(&balancer)?;
             if let Some(starter) = &spawn.starter {
                 plan = plan.started_by(starter.clone());
@@ -184,6 +186,38 @@ impl Spawned {
 
     pub(super) async fn resume_redis(&self) -> Result<()> {
         self.redis()?.lock().await.resume()
+    }
+
+    pub(super) async fn ill(&self) -> Vec<String> {
+        let mut ill = Vec::new();
+        let relays = self.relays.lock().await;
+        for index in 0..self.count {
+            let name = format!("relay {}", index + 1);
+            match relays.running(index) {
+                Ok(relay) => match relay.admin("/readyz").await {
+                    Ok((200, _)) => {}
+                    Ok((_, reason)) => ill.push(format!("{name} is not ready: {}", reason.trim())),
+                    Err(error) => ill.push(format!("{name} does not answer: {error:#}")),
+                },
+                Err(_) => ill.push(format!("{name} does not run")),
+            }
+        }
+        if let Relays::Cluster(cluster) = &*relays {
+            match cluster.balancer().backends().await {
+                Ok(backends) => {
+                    let down = backends.iter().enumerate().filter(|(_, backend)| !backend.up);
+                    ill.extend(down.map(|(index, _)| format!("haproxy does not use relay {}", index + 1)));
+                }
+                Err(error) => ill.push(format!("haproxy does not answer: {error:#}")),
+            }
+        }
+        drop(relays);
+        if let Some(redis) = &self.redis
+            && let Err(error) = redis.lock().await.ask::<String>(&["PING"]).await
+        {
+            ill.push(format!("redis does not answer: {error:#}"));
+        }
+        ill
     }
 
     fn redis(&self) -> Result<&Mutex<RedisServer>> {
