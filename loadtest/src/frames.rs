@@ -24,7 +24,7 @@ mod timer;
 
 pub use books::{Accounts, Arrival, Books, Track};
 pub use crew::Crew;
-pub(crate) use crew::nanos;
+pub(crate) use crew::{nanos, topic};
 pub use dial::Dialer;
 pub use error::{ConnectError, Ended};
 pub use event::Event;

@@ -5,7 +5,14 @@
 //! under way.
 
 pub mod chaos;
+mod field;
 pub mod files;
+mod flow;
+mod group;
+pub mod idle;
+pub mod latency;
+mod pacer;
+pub mod size;
 pub mod soak;
 pub mod steady;
 
@@ -24,6 +31,10 @@ use crate::stage::{Ending, Stage};
 pub enum Scenario {
     /// Pairs of peers that keep a window of frames in flight, or send at a fixed rate.
     Steady(steady::Steady),
+    /// Frames at a fixed rate, each timed from the moment at which it was due.
+    Latency(latency::Latency),
+    /// Peers that are connected and silent: memory per peer, and what connecting costs.
+    Idle(idle::Idle),
     /// Files passed from peer to peer, each compared with what was sent.
     Files(files::Files),
     /// Load for hours: fails if a relay's memory grows.
@@ -37,6 +48,8 @@ impl Scenario {
     pub fn name(&self) -> &'static str {
         match self {
             Scenario::Steady(_) => "steady",
+            Scenario::Latency(_) => "latency",
+            Scenario::Idle(_) => "idle",
             Scenario::Files(_) => "files",
             Scenario::Soak(_) => "soak",
             Scenario::Chaos(_) => "chaos",
@@ -50,6 +63,8 @@ impl Scenario {
     pub fn check(&self, plan: &Plan) -> Result<()> {
         match self {
             Scenario::Steady(steady) => steady.check(plan),
+            Scenario::Latency(latency) => latency.check(plan),
+            Scenario::Idle(idle) => idle.check(plan),
             Scenario::Files(files) => files.check(plan),
             Scenario::Soak(soak) => soak.check(plan),
             Scenario::Chaos(chaos) => chaos.check(plan),
@@ -59,7 +74,9 @@ impl Scenario {
     /// Connections that all workers together hold, by which the limit of open files is checked.
     pub fn connections(&self) -> usize {
         match self {
-            Scenario::Steady(steady) => 2 * steady.pairs,
+            Scenario::Steady(steady) => steady.connections(),
+            Scenario::Latency(latency) => latency.connections(),
+            Scenario::Idle(idle) => idle.connections(),
             Scenario::Files(files) => 2 * files.transfers,
             Scenario::Soak(soak) => soak.connections(),
             Scenario::Chaos(chaos) => chaos.connections(),
@@ -91,6 +108,8 @@ impl Scenario {
 pub async fn run(stage: Stage) -> Result<Ending> {
     match stage.plan().scenario.clone() {
         Scenario::Steady(steady) => steady::run(&steady, &stage).await,
+        Scenario::Latency(latency) => latency::run(&latency, &stage).await,
+        Scenario::Idle(idle) => idle::run(&idle, &stage).await,
         Scenario::Files(files) => files::run(&files, &stage).await,
         Scenario::Soak(soak) => soak::run(&soak, &stage).await,
         Scenario::Chaos(chaos) => chaos::run(&chaos, &stage).await,
