@@ -1,6 +1,20 @@
 //! What a run found, as it is kept and compared.
 //!
-//! The JSON file is the [`Report`] itself; table, page, thresholds and comparison are views of it.
+//! The JSON file (see `report/file.rs`) is the [`Report`] itself; everything else is a view of it: [`figures()`], the
+//! [`table()`] in the terminal, the [`page()`] with plots, [`Threshold`]s and the comparison of two
+//! ([`compare()`]). A view never adds up what a report does not hold: what was not measured is absent.
+
+mod compare;
+#[cfg(test)]
+mod example;
+mod figures;
+mod file;
+mod page;
+mod spans;
+mod table;
+mod threshold;
+mod unit;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::Sample;
 use crate::scenario::Scenario;
+
+pub use self::compare::compare;
+pub use self::figures::{Better, Figure, Group, figure, figures, known, markdown};
+pub use self::file::write_atomically;
+pub use self::page::page;
+pub use self::table::{table, table_in};
+pub use self::threshold::Threshold;
+pub use self::unit::Unit;
 
 /// Changes when a reader of older files would go wrong.
 pub const SCHEMA: u32 = 1;
@@ -71,6 +93,31 @@ pub enum Role {
     Balancer,
     /// A worker of the load test.
     Load,
+}
+
+impl Role {
+    /// All of them, in the order in which reports show them.
+    pub const ALL: [Role; 4] = [Role::Relay, Role::Redis, Role::Balancer, Role::Load];
+
+    /// Its name in figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Relay => "relay",
+            Role::Redis => "redis",
+            Role::Balancer => "balancer",
+            Role::Load => "load",
+        }
+    }
+
+    /// All processes of it, in a sentence.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Role::Relay => "all relays",
+            Role::Redis => "Redis",
+            Role::Balancer => "the balancer",
+            Role::Load => "all workers of the load test",
+        }
+    }
 }
 
 /// What one process used while it was measured, from `/proc` or from its own metrics.
