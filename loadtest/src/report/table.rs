@@ -94,10 +94,12 @@ fn throughput(report: &Report, figures: &Figures, width: u16) -> String {
     let show = |name: &str, unit: Unit| figures.get(name).map(|value| unit.show(*value));
     let mut lines = plain(width);
     if report.total.count(Count::Sent) > 0 {
+        let span = report.timeline.first().map_or(1.0, |sample| sample.span.as_secs_f64().round());
+        let span = if span > 1.0 { Unit::Seconds.brief(span) } else { "second".to_owned() };
         let rates = [
             show("frames_per_second", Unit::PerSecond).map(|rate| rate.replace('/', " frames/")),
             show("bytes_per_second", Unit::BytesPerSecond),
-            show("frames_per_second.min", Unit::PerSecond).map(|rate| format!("slowest second {rate}")),
+            show("frames_per_second.min", Unit::PerSecond).map(|rate| format!("slowest {span} {rate}")),
         ];
         lines.add_row(["delivered", &rates.into_iter().flatten().collect::<Vec<_>>().join(", ")]);
         lines.add_row(["frames", &ledger(report)]);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::measure::{Count, Sample};
 use crate::report::{ProcessUse, Report, Role, UsePoint};
 
-/// Points further away than this say nothing about a moment.
-const NEAR: Duration = Duration::from_millis(1500);
+/// Points further away than this, in their usual distance, say nothing about a moment.
+const NEAR: f64 = 1.5;
 
 /// A part of the time, from the beginning of what is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,7 +71,8 @@ impl ProcessUse {
     /// Resident bytes at a moment, of the nearest point; absent where none is near.
     pub(crate) fn resident(&self, at: Duration) -> Option<u64> {
         let nearest = self.points.iter().min_by_key(|point| point.at.abs_diff(at))?;
-        (nearest.at.abs_diff(at) <= NEAR).then_some(nearest.resident)
+        let usual = self.known_until().div_f64(self.points.len() as f64);
+        (nearest.at.abs_diff(at) <= usual.mul_f64(NEAR)).then_some(nearest.resident)
     }
 
     /// Until when it was looked at.
