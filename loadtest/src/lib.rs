@@ -6,10 +6,15 @@
 //! plays a [`scenario`] on a [`stage`] and sends what it [`measure`]s once a second. Load is made of raw
 //! wire frames ([`frames`]) or of end-to-end sessions through the client library ([`sessions`]).
 
+pub mod args;
+pub mod control;
+pub mod coordinator;
 pub mod faults;
 pub mod frames;
 pub mod lanes;
+pub mod launch;
 pub mod ledger;
+pub mod live;
 pub mod measure;
 pub mod plan;
 pub mod report;
@@ -18,3 +23,4 @@ pub mod secrets;
 pub mod sessions;
 pub mod stage;
 pub mod target;
+pub mod worker;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::plan::Reach;
 use crate::report::Role;
 
-pub use limits::{RelaySetting, ensure_open_files, ensure_ports};
+pub use limits::{RelaySetting, TooFew, ensure_open_files, ensure_ports};
 pub use spawned::Spawn;
 use spawned::Spawned;
 

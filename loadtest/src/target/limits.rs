@@ -2,10 +2,11 @@
 
 use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use culvert_testkit::haproxy::BalancerPlan;
 use culvert_testkit::relay::RelayPlan;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
 
 use crate::plan::{Reach, Share};
 
@@ -13,6 +14,20 @@ use crate::plan::{Reach, Share};
 pub(super) const SPARE: usize = 100;
 /// Ports of outgoing connections, where the system does not say.
 const PORTS: (u32, u32) = (32_768, 60_999);
+
+/// As `ensure!`, with [`TooFew`].
+macro_rules! enough {
+    ($holds:expr, $($sentence:tt)*) => {
+        if !$holds {
+            bail!(TooFew(format!($($sentence)*)));
+        }
+    };
+}
+
+/// The machine allows too little for a run; the sentence says how much is needed and how much there is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct TooFew(String);
 
 /// One setting of a relay, as `--relay-arg` gives it: `queue-bytes=4MiB`, or `open` alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +83,7 @@ pub(super) fn of_relays(connections: usize) -> Vec<RelaySetting> {
 /// Checks that haproxy can hold its connections.
 pub(super) fn ensure_balanced(balancer: &BalancerPlan) -> Result<()> {
     let (needed, most) = (balancer.open_files(), most_open_files());
-    ensure!(
+    enough!(
         u64::try_from(needed)? <= most,
         "haproxy needs {needed} open files for these connections, two for each, and this machine allows \
          {most}: raise the hard limit (ulimit -Hn), or take fewer connections"
@@ -87,7 +102,7 @@ pub fn ensure_open_files(connections: usize, share: Share) -> Result<()> {
     let _raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let needed = u64::try_from(share.part(connections) + SPARE)?;
-    ensure!(
+    enough!(
         needed <= allowed,
         "a worker needs {needed} open files for its {} of {connections} connections and may have {allowed}: \
          raise the hard limit (ulimit -Hn), or spread the connections with --workers {}",
@@ -111,7 +126,7 @@ pub fn ensure_ports(connections: usize, reach: &Reach) -> Result<()> {
     ways.sort_unstable();
     ways.dedup();
     // Every address that is dialled gets all of them anew.
-    ensure!(
+    enough!(
         connections <= ports * ways.len(),
         "{connections} connections need as many ports and this machine has {ports} for each address that it \
          dials: widen net.ipv4.ip_local_port_range, give several --url, or add machines with --worker"
@@ -126,7 +141,7 @@ fn most_open_files() -> u64 {
 /// Checks that the relays that are to be started can hold their connections.
 pub(super) fn ensure_relays(connections: usize, relays: usize) -> Result<()> {
     let (most, needed) = (most_open_files(), u64::try_from(connections.div_ceil(relays) + SPARE)?);
-    ensure!(
+    enough!(
         needed <= most,
         "a relay needs {needed} open files for its share of {connections} connections and this machine allows \
          {most}: raise the hard limit (ulimit -Hn), start more relays with --spawn, or take fewer connections"
