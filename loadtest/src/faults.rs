@@ -9,17 +9,26 @@ mod kind;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, interval, sleep_until};
 
-use self::kind::Deck;
-use crate::report::Fault;
+use self::kind::{Deck, Fault};
+use crate::report;
 use crate::target::Target;
 
 /// How often a target is asked whether it is whole again.
 const POLL: Duration = Duration::from_millis(100);
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// What happened.
+    pub faults: Vec<report::Fault>,
+    /// Why it ended early.
+    pub failure: Option<String>,
+}
 
 /// What faults to make.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,41 +59,37 @@ impl Faults {
     }
 
     /// Makes faults from now, when measuring begins, for so long. All have healed when it returns; the last
-    /// one begins early enough for the load to go on after it.
-    ///
-    /// # Errors
-    /// A fault could not be made, or the target did not recover from it.
-    pub async fn make(&self, target: &Target, duration: Duration) -> Result<Vec<Fault>> {
-        self.check(target)?;
+    /// one begins early enough for the load to go on after it. What did not heal is the last, and a failure.
+    pub async fn make(&self, target: &Target, duration: Duration) -> Made {
         let began = Instant::now();
         let last = duration.saturating_sub(self.every);
         let mut deck = Deck::new(target, SmallRng::seed_from_u64(self.seed));
-        let (mut made, mut at) = (Vec::new(), self.every.min(duration / 2));
-        while at <= last.max(duration / 2) {
+        let (mut made, mut at) = (Made::default(), self.every);
+        while at <= last {
             sleep_until(began + at).await;
-            let fault = self.one(target, &mut deck, made.len()).await?;
-            let lasted = began.elapsed().saturating_sub(at);
-            made.push(Fault { at, lasted, what: fault });
+            let fault = self.draw(&mut deck, made.faults.len());
+            let what = fault.to_string();
+            let healed = self.one(target, &fault).await;
+            made.faults.push(report::Fault { at, lasted: began.elapsed().saturating_sub(at), what });
+            if let Err(error) = healed {
+                made.failure = Some(format!("no recovery from a fault ({fault}): {error:#}"));
+                break;
+            }
             at = (at + self.every).max(began.elapsed());
         }
-        Ok(made)
+        made
     }
 
-    /// Makes one and waits until everything is as before; says what it was.
-    async fn one(&self, target: &Target, deck: &mut Deck, number: usize) -> Result<String> {
-        if !self.commands.is_empty() {
-            let command = &self.commands[number % self.commands.len()];
-            command::run(command, self.recovery).await?;
-            return Ok(format!("`{command}`"));
+    fn draw(&self, deck: &mut Deck, number: usize) -> Fault {
+        match self.commands.len() {
+            0 => deck.next(self.hang),
+            commands => Fault::Command(self.commands[number % commands].clone()),
         }
-        let fault = deck.next(self.hang);
-        let what = fault.to_string();
-        fault.happen(target, self.recovery).await.with_context(|| format!("a fault went wrong: {what}"))?;
-        self.healed(target).await.with_context(|| format!("no recovery after a fault: {what}"))?;
-        Ok(what)
     }
 
-    async fn healed(&self, target: &Target) -> Result<()> {
+    /// Makes one and waits until everything is as before.
+    async fn one(&self, target: &Target, fault: &Fault) -> Result<()> {
+        fault.happen(target, self.recovery).await?;
         let (end, mut ticks) = (Instant::now() + self.recovery, interval(POLL));
         loop {
             ticks.tick().await;

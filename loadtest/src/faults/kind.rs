@@ -1,4 +1,4 @@
-//! What can happen to a spawned target.
+//! What can happen to a target.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, seq};
 use tokio::time::sleep;
 
+use super::command;
 use crate::target::Target;
 
 /// For how long Redis is away, in milliseconds: from shorter to longer than the relays wait for an answer.
@@ -17,8 +18,8 @@ const REDIS_AWAY: std::ops::Range<u64> = 500..6_000;
 /// One fault. Relays are numbered from 0 here, and from 1 for readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `kill -9` of relays, all at once, and started again.
-    Kill(Vec<usize>),
+    /// `kill -9` of relays, all at once, and started again after a time.
+    Kill(Vec<usize>, Duration),
     /// `SIGSTOP`, and `SIGCONT` after a time.
     Hang(usize, Duration),
     /// `SIGTERM`, and started again.
@@ -27,6 +28,8 @@ pub(super) enum Fault {
     LoseRedis(Duration),
     /// `SIGSTOP` of Redis, and `SIGCONT` after a time.
     HangRedis(Duration),
+    /// Whatever the operator's command does, and takes back before it ends.
+    Command(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Deck {
         Self { relays, kinds, left: Vec::new(), random }
     }
 
-    /// The next one; relays hang for so long.
+    /// The next one; relays hang for so long, and stay down for less.
     pub(super) fn next(&mut self, hang: Duration) -> Fault {
         let kind = self.left.pop().unwrap_or_else(|| {
             self.left.clone_from(&self.kinds);
@@ -73,12 +76,14 @@ impl Deck {
         });
         let relay = self.random.random_range(0..self.relays.max(1));
         let away = Duration::from_millis(self.random.random_range(REDIS_AWAY));
+        // Shorter than a lease, or longer.
+        let down = hang.mul_f64(self.random.random_range(0.0..1.0));
         match kind {
-            Kind::Kill => Fault::Kill(vec![relay]),
+            Kind::Kill => Fault::Kill(vec![relay], down),
             Kind::KillTwo => {
                 let mut both = seq::index::sample(&mut self.random, self.relays, 2).into_vec();
                 both.sort_unstable();
-                Fault::Kill(both)
+                Fault::Kill(both, down)
             }
             Kind::Hang => Fault::Hang(relay, hang),
             Kind::Drain => Fault::Drain(relay),
@@ -93,10 +98,11 @@ impl Fault {
     /// Makes it, and takes it back.
     pub(super) async fn happen(&self, target: &Target, patience: Duration) -> Result<()> {
         match self {
-            Fault::Kill(relays) => {
+            Fault::Kill(relays, down) => {
                 for relay in relays {
                     target.kill(*relay).await?;
                 }
+                sleep(*down).await;
                 for relay in relays {
                     target.start(*relay).await?;
                 }
@@ -120,6 +126,7 @@ impl Fault {
                 sleep(*time).await;
                 target.resume_redis().await?;
             }
+            Fault::Command(command) => command::run(command, patience).await?,
         }
         Ok(())
     }
@@ -128,11 +135,12 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Kill(relays) => match &relays[..] {
-                [one] => write!(f, "relay {} was killed and started again", one + 1),
+            Fault::Kill(relays, down) => match &relays[..] {
+                [one] => write!(f, "relay {} was killed and started again after {down:.1?}", one + 1),
                 many => {
                     let names: Vec<_> = many.iter().map(|relay| (relay + 1).to_string()).collect();
-                    write!(f, "relays {} were killed at once and started again", names.join(" and "))
+                    let names = names.join(" and ");
+                    write!(f, "relays {names} were killed at once and started again after {down:.1?}")
                 }
             },
             Fault::Hang(relay, time) => write!(f, "relay {} was stopped for {time:.1?}", relay + 1),
@@ -140,6 +148,7 @@ impl fmt::Display for Fault {
             Fault::LoseRedis(time) if time.is_zero() => f.write_str("Redis was killed and started empty"),
             Fault::LoseRedis(time) => write!(f, "Redis was killed and started empty after {time:.1?}"),
             Fault::HangRedis(time) => write!(f, "Redis was stopped for {time:.1?}"),
+            Fault::Command(command) => write!(f, "`{command}`"),
         }
     }
 }
@@ -167,8 +176,8 @@ mod tests {
     fn every_kind_has_its_turn_before_one_comes_again() {
         let faults = first(3, 7);
         let count = |wanted: fn(&Fault) -> bool| faults.iter().filter(|fault| wanted(fault)).count();
-        assert_eq!(count(|fault| matches!(fault, Fault::Kill(relays) if relays.len() == 1)), 1);
-        assert_eq!(count(|fault| matches!(fault, Fault::Kill(relays) if relays.len() == 2)), 1);
+        assert_eq!(count(|fault| matches!(fault, Fault::Kill(relays, _) if relays.len() == 1)), 1);
+        assert_eq!(count(|fault| matches!(fault, Fault::Kill(relays, _) if relays.len() == 2)), 1);
         assert_eq!(count(|fault| matches!(fault, Fault::Hang(..))), 1);
         assert_eq!(count(|fault| matches!(fault, Fault::Drain(_))), 1);
         assert_eq!(count(|fault| matches!(fault, Fault::LoseRedis(_))), 2);

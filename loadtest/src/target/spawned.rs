@@ -8,7 +8,7 @@ use culvert_testkit::certs::{Leaf, TestCa};
 use culvert_testkit::haproxy::{Balance, BalancerPlan};
 use culvert_testkit::process::{Program, Signal};
 use culvert_testkit::redis::{RedisPlan, RedisServer};
-use culvert_testkit::relay::{RelayCluster, RelayClusterPlan, RelayNode, RelayPlan};
+use culvert_testkit::relay::{Metrics, RelayCluster, RelayClusterPlan, RelayNode, RelayPlan};
 use parking_lot::Mutex as Cell;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -195,7 +195,10 @@ impl Spawned {
             let name = format!("relay {}", index + 1);
             match relays.running(index) {
                 Ok(relay) => match relay.admin("/readyz").await {
-                    Ok((200, _)) => {}
+                    Ok((200, _)) => match relay.metrics().await {
+                        Ok(metrics) => ill.extend(self.apart(&name, &metrics)),
+                        Err(error) => ill.push(format!("{name} gives no metrics: {error:#}")),
+                    },
                     Ok((_, reason)) => ill.push(format!("{name} is not ready: {}", reason.trim())),
                     Err(error) => ill.push(format!("{name} does not answer: {error:#}")),
                 },
@@ -218,6 +221,21 @@ impl Spawned {
             ill.push(format!("redis does not answer: {error:#}"));
         }
         ill
+    }
+
+    /// In what a relay that is ready does not take part.
+    fn apart(&self, name: &str, metrics: &Metrics) -> Vec<String> {
+        let mut whole = vec![("culvert_relay_degraded", 0.0), ("culvert_relay_unplaced", 0.0)];
+        if self.has_redis() {
+            whole.extend([
+                ("culvert_relay_bus_lease", 1.0),
+                ("culvert_relay_bus_renewals_pending", 0.0),
+                ("culvert_relay_bus_nodes", self.count as f64),
+            ]);
+        }
+        let has = whole.into_iter().map(|(gauge, value)| (gauge, value, metrics.sum(gauge, &[])));
+        let wrong = has.filter(|(_, value, has)| has != value);
+        wrong.map(|(gauge, value, has)| format!("{name} has {gauge} {has} and not {value}")).collect()
     }
 
     fn redis(&self) -> Result<&Mutex<RedisServer>> {

@@ -41,16 +41,16 @@ impl RelayClusterPlan {
     /// # Errors
     /// The binary does not build, or no port is free.
     pub async fn open(nodes: usize, redis: Reach) -> Result<Self> {
-        Self::of(&binaries::relay().await?.into(), nodes, redis)
+        Self::of(&binaries::relay().await?.into(), nodes, redis)?.each(|_, relay| Ok(relay.flag("open")))
     }
 
-    /// The same of any program that takes the arguments of `culvert-relay`.
+    /// The same of any program that takes the arguments of `culvert-relay`, admitting nobody yet.
     ///
     /// # Errors
     /// No port is free.
     pub fn of(program: &Program, nodes: usize, redis: Reach) -> Result<Self> {
         let relay = || {
-            let plan = RelayPlan::open(program.clone())?.set("proxy-protocol-from", SOURCE.to_string());
+            let plan = RelayPlan::closed(program.clone())?.set("proxy-protocol-from", SOURCE.to_string());
             anyhow::Ok(plan)
         };
         let relays = (0..nodes).map(|_| relay()).collect::<Result<_>>()?;
