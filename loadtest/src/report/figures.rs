@@ -25,6 +25,9 @@ pub(crate) const PERCENTILES: [(&str, f64, &str); 4] =
 /// Suffixes of times that people write alone, and whose times are then meant, the first that there is.
 pub(crate) const SHORT_FOR: [Series; 2] = [Series::OneWay, Series::RoundTrip];
 
+/// Where more frames arrive for each connection, the cost of a connection cannot be told from theirs.
+const FRAMES_PER_CONNECTION: f64 = 10.0;
+
 /// A percentile, if there are enough values for one to lie beyond it.
 pub(crate) fn percentile(times: &Times, quantile: f64) -> Option<f64> {
     let beyond = times.len() as f64 * (1.0 - quantile);
@@ -125,7 +128,9 @@ fn cost(report: &Report, role: Role, put: &mut impl FnMut(String, Option<f64>)) 
             cpu.filter(|_| number > 0.0).map(|cpu| cpu / number)
         };
         put(format!("cpu_per_frame.{name}"), each(Count::Delivered));
-        put(format!("cpu_per_connection.{name}"), each(Count::Connected));
+        let mostly_connecting = report.count_within(Count::Delivered, known)
+            <= FRAMES_PER_CONNECTION * report.count_within(Count::Connected, known);
+        put(format!("cpu_per_connection.{name}"), each(Count::Connected).filter(|_| mostly_connecting));
         put(format!("bytes_per_cpu_second.{name}"), each(Count::DeliveredBytes).map(|cost| 1.0 / cost));
         put(format!("cores.{name}"), cpu.map(|cpu| cpu / known.length().as_secs_f64()));
     }

@@ -79,7 +79,7 @@ struct Shown {
     id: &'static str,
     title: String,
     caption: String,
-    axes: &'static str,
+    is_logarithmic: bool,
     svg: String,
     first_column: &'static str,
     legend: Vec<(usize, String)>,
@@ -158,7 +158,7 @@ fn title(report: &Report, figures: &Figures) -> String {
     let rate = figures.get("frames_per_second").filter(|rate| **rate > 0.0);
     match rate {
         Some(rate) => {
-            format!("{}: {}", report.scenario.name(), Unit::PerSecond.show(*rate).replace('/', " frames/"))
+            format!("{}: {}", report.scenario.name(), Unit::PerSecond.brief(*rate).replace('/', " frames/"))
         }
         None => report.scenario.name().to_owned(),
     }
@@ -202,7 +202,7 @@ fn shown(plot: &Plot) -> Result<Shown> {
         id: plot.id,
         title: plot.title.clone(),
         caption: plot.caption.clone(),
-        axes: plot.axes(),
+        is_logarithmic: plot.is_logarithmic(),
         svg: plot.svg()?,
         first_column: if plot.across == plot::Across::Time { "at" } else { "of values" },
         legend: plot

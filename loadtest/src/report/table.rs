@@ -51,12 +51,14 @@ pub fn table_in(report: &Report, width: u16) -> String {
 pub(super) fn settings(scenario: &Scenario) -> Vec<(String, String)> {
     let Ok(Value::Object(settings)) = serde_json::to_value(scenario) else { return Vec::new() };
     let told = settings.into_iter().filter(|(name, value)| name != "scenario" && !value.is_null());
-    told.map(|(name, value)| (name.replace('_', "-"), setting(&value))).collect()
+    let told = told.map(|(name, value)| (name.replace('_', "-"), setting(&value)));
+    told.filter(|(_, value)| !value.is_empty()).collect()
 }
 
 fn setting(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Number(number) => number.as_f64().map_or(number.to_string(), |number| number.to_string()),
         Value::Array(values) => values.iter().map(setting).collect::<Vec<_>>().join(","),
         // A duration.
         Value::Object(parts) => match (parts.get("secs").and_then(Value::as_u64), parts.get("nanos")) {
@@ -71,8 +73,10 @@ fn setting(value: &Value) -> String {
 
 fn headline(report: &Report, width: u16) -> String {
     let run = &report.run;
-    let told: Vec<_> =
-        settings(&report.scenario).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let settings = settings(&report.scenario).into_iter();
+    // What is switched off need not be read; the page has it.
+    let switched_on = settings.filter(|(_, value)| value != "0" && value != "false");
+    let told: Vec<_> = switched_on.map(|(name, value)| format!("{name} {value}")).collect();
     let commit = run.commit.as_ref().map(|commit| format!(" ({commit})")).unwrap_or_default();
     let workers = if run.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", run.workers) };
     let mut lines = plain(width);

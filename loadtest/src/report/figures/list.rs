@@ -200,7 +200,7 @@ fn list() -> Vec<Figure> {
                 Unit::Seconds,
                 lower,
                 format!(
-                    "Processor time of {who} for each connection made; means something where little else happens."
+                    "Processor time of {who} for each connection made; absent where more than ten frames arrived for each."
                 ),
             ),
             (
@@ -237,7 +237,8 @@ fn list() -> Vec<Figure> {
         Unit::Bytes,
         lower,
         "By how much the resident memory of all relays together grew since before the first peer connected, \
-         for each connection, in the last second in which most connections were open.",
+         for each connection, in the last second in which most connections were open. Of few connections it is \
+         mostly what a relay needs anyway.",
     );
 
     add(Group::Counts, "measured", Unit::Seconds, neither, "How long was measured, without the warm-up.");

@@ -145,6 +145,19 @@ fn frames_that_arrived_after_the_time_are_delivered_but_no_throughput() {
 }
 
 #[test]
+fn the_cost_of_a_connection_is_told_only_where_little_else_happens() {
+    let mut report = plain();
+    for sample in &mut report.timeline {
+        sample.counts.insert(Count::Connected, 90);
+    }
+    assert_eq!(figures(&report).get("cpu_per_connection.relay"), None, "1,000 frames for 90 connections");
+    for sample in &mut report.timeline {
+        sample.counts.insert(Count::Connected, 200);
+    }
+    close_to(&figures(&report), "cpu_per_connection.relay", 50e-6);
+}
+
+#[test]
 fn memory_is_divided_by_the_connections_of_the_same_moment() {
     let mut report = plain();
     report.timeline[4].connections = 200;

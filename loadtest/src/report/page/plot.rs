@@ -21,6 +21,8 @@ const BELOW: u32 = 30;
 const CHARACTER: u32 = 8;
 /// Plotters draws text at 1 / 1.24 of the size that it is told.
 const TEXT: f64 = 13.0 * 1.24;
+/// The thinnest band is one in so many of the width.
+const THINNEST: f64 = 250.0;
 /// Numbers of faults closer together than this would overlap.
 const BETWEEN_NUMBERS: i32 = 17;
 
@@ -76,6 +78,8 @@ pub(super) struct Plot {
     pub(super) caption: String,
     pub(super) across: Across,
     pub(super) unit: Unit,
+    /// Whether values lie decades apart, and the usual ones matter as much as the worst.
+    pub(super) spread: bool,
     /// Where the axis across ends, if it is of time.
     pub(super) until: f64,
     pub(super) at: Vec<f64>,
@@ -93,11 +97,11 @@ impl Plot {
         self.lines.iter().flat_map(|line| line.values.iter().flatten().copied())
     }
 
-    /// Times span decades: what is usual would lie on the ground if the worst were to fit.
+    /// Values that span decades get a logarithmic axis: the usual would lie on the ground if the worst fit.
     fn up(&self) -> Scale {
         let most = self.values().fold(0.0, f64::max);
         let least = self.values().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
-        if self.unit == Unit::Seconds && least.is_finite() && most / least > 12.0 {
+        if self.spread && least.is_finite() && most / least > 12.0 {
             Scale::logarithmic(self.unit, least, most)
         } else {
             Scale::linear(self.unit, most)
@@ -113,9 +117,9 @@ impl Plot {
         }
     }
 
-    /// What to know about its axes, a sentence or nothing.
-    pub(super) fn axes(&self) -> &'static str {
-        if self.up().is_logarithmic() { "Logarithmic scale." } else { "" }
+    /// Whether the axis up is logarithmic, which its reader must know.
+    pub(super) fn is_logarithmic(&self) -> bool {
+        self.up().is_logarithmic()
     }
 
     /// The drawing.
@@ -180,7 +184,9 @@ impl Plot {
             .draw()?;
         let Range { start: bottom, end: top } = Ranged::range(&up);
         for band in &self.bands {
-            let corners = [(band.from, bottom), (band.to, top)];
+            // One of a few milliseconds is to be seen, too.
+            let to = band.to.max(band.from + self.until / THINNEST);
+            let corners = [(band.from, bottom), (to, top)];
             chart.draw_series([Rectangle::new(corners, FAULT.0.mix(0.14).filled())])?;
         }
         for (line, (colour, _)) in self.lines.iter().zip(LINES.iter().cycle()) {
@@ -291,6 +297,7 @@ mod tests {
             caption: "How to read it.".into(),
             across: Across::Time,
             unit: Unit::Seconds,
+            spread: true,
             until: 5.0,
             at: vec![1.0, 2.0, 3.0, 4.0, 5.0],
             lines: vec![Line { name: "<p50>".into(), values }],
@@ -327,7 +334,7 @@ mod tests {
         let plot = plot(vec![Some(0.1), None, None, None, Some(0.0005)]);
         assert_eq!(plot.rows()[0], ["1.0 s", "100 ms"]);
         assert_eq!(plot.rows()[1], ["2.0 s", "–"]);
-        assert!(plot.axes().contains("Logarithmic"), "times that span decades: {}", plot.axes());
+        assert!(plot.is_logarithmic(), "times that span decades");
     }
 
     #[test]

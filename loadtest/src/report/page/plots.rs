@@ -54,6 +54,7 @@ impl OverTime<'_> {
             caption: caption.to_owned(),
             across: Across::Time,
             unit,
+            spread: false,
             until: self.report.run.measured.as_secs_f64(),
             at: self.spans.iter().map(Span::middle).collect(),
             lines,
@@ -110,14 +111,10 @@ impl OverTime<'_> {
         });
         let longest = Line { name: "max".to_owned(), values: values(&|times| Some(times.longest)) };
         let lines = percentiles.chain([longest]).filter(|line| line.values.iter().any(Option::is_some));
-        let id = series.name();
-        Some(self.plot(
-            id,
-            &format!("{}, over time", title(series)),
-            Unit::Seconds,
-            lines.collect(),
-            series.help().trim(),
-        ))
+        let title = format!("{}, over time", title(series));
+        let caption = series.help().trim();
+        let plot = self.plot(series.name(), &title, Unit::Seconds, lines.collect(), caption);
+        Some(Plot { spread: true, ..plot })
     }
 
     /// A line for each process of these roles, or one for each role where there are too many to tell apart.
@@ -219,6 +216,7 @@ fn curve(report: &Report) -> Result<Plot> {
         caption: "At most so long, for which share of all values.".to_owned(),
         across: Across::Nines,
         unit: Unit::Seconds,
+        spread: true,
         until: 0.0,
         lines: lines.collect(),
         at,
