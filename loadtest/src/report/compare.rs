@@ -142,7 +142,8 @@ fn judge(better: Better, first: f64, second: f64, noise: Option<f64>) -> Judgeme
     if !from_or_to_zero {
         match noise {
             None => return Judgement::Unknown,
-            Some(noise) if (second / first - 1.0).abs() <= noise => return Judgement::Noise,
+            // Half as much is as far away as twice as much. What turned negative is a difference.
+            Some(noise) if (second / first).ln().abs() <= noise.ln_1p() => return Judgement::Noise,
             Some(_) => {}
         }
     }
@@ -259,6 +260,10 @@ mod tests {
             (Better::Lower, 1.0, 0.5, Some(0.1), Judgement::Better),
             (Better::Higher, 1.0, 1.5, Some(0.1), Judgement::Better),
             (Better::Higher, 1.0, 1.05, Some(0.1), Judgement::Noise),
+            (Better::Higher, 1.0, 0.95, Some(0.1), Judgement::Noise),
+            (Better::Lower, 1.0, 0.6, Some(1.0), Judgement::Noise),
+            (Better::Lower, 1.0, 0.4, Some(1.0), Judgement::Better),
+            (Better::Lower, 0.01, -0.01, Some(1.0), Judgement::Better),
             (Better::Neither, 1.0, 2.0, Some(0.1), Judgement::Differs),
             (Better::Lower, 1.0, 2.0, None, Judgement::Unknown),
             (Better::Lower, 0.0, 1.0, None, Judgement::Worse),

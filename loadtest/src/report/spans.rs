@@ -104,16 +104,13 @@ fn worth_drawing(samples: &[Sample]) -> &[Sample] {
     }
 }
 
-/// Parts of equal numbers of samples, at most `most`, for estimates of how much figures vary.
+/// Parts of equally many samples, at most `most`, for estimates of how much figures vary; what is left over
+/// at the end is in none.
 pub(super) fn blocks(report: &Report, most: usize) -> Vec<Part> {
     let samples = worth_drawing(&report.timeline);
-    let number = most.min(samples.len());
-    (0..number)
-        .filter_map(|block| {
-            let (from, to) = (block * samples.len() / number, (block + 1) * samples.len() / number);
-            Some(Part { from: part(samples.get(from)?).from, to: samples.get(to - 1)?.at })
-        })
-        .collect()
+    let size = samples.len().div_ceil(most.max(1)).max(1);
+    let part = |block: &[Sample]| Some(Part { from: part(block.first()?).from, to: block.last()?.at });
+    samples.chunks_exact(size).filter_map(part).collect()
 }
 
 #[cfg(test)]
@@ -158,11 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn blocks_cover_the_timeline_without_overlap() {
-        let blocks = blocks(&example::steady(), 8);
-        assert_eq!(blocks.len(), 8);
-        assert_eq!(blocks[0].from, Duration::ZERO);
-        assert_eq!(blocks[7].to, Duration::from_secs(30));
-        assert!(blocks.windows(2).all(|pair| pair[0].to == pair[1].from));
+    fn blocks_are_equally_long_and_do_not_overlap() {
+        let report = example::steady();
+        for (most, number, length) in [(10, 10, 3), (8, 7, 4), (100, 30, 1)] {
+            let blocks = blocks(&report, most);
+            assert_eq!(blocks.len(), number);
+            assert!(blocks.iter().all(|block| block.length() == Duration::from_secs(length)));
+            assert!(blocks.windows(2).all(|pair| pair[0].to == pair[1].from));
+        }
     }
 }

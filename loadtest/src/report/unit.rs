@@ -129,7 +129,7 @@ pub(super) fn digits(value: f64) -> String {
         _ if value >= 99.95 => format!("{value:.0}"),
         _ if value >= 9.995 => format!("{value:.1}"),
         _ if value >= 0.01 => format!("{value:.2}"),
-        _ => format!("{value:.1e}"),
+        _ => format!("{value:.4}"),
     }
 }
 

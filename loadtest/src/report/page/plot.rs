@@ -162,11 +162,11 @@ impl Plot {
 
     fn draw(&self, into: &mut String) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
         let (across, up) = (self.across(), self.up());
-        let left = u32::try_from(up.widest()).unwrap_or(8) * CHARACTER + 12;
+        let left = u32::try_from(up.widest()).unwrap_or(8) * CHARACTER + 18;
         let area = SVGBackend::with_string(into, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
-            .margin_top(18)
-            .margin_right(26)
+            .margin_top(22)
+            .margin_right(36)
             .x_label_area_size(BELOW)
             .y_label_area_size(left)
             .build_cartesian_2d(across.clone(), up.clone())?;
