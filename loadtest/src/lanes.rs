@@ -23,7 +23,7 @@ use self::wire::Wire;
 use crate::frames::Crew;
 use crate::ledger::Ledger;
 use crate::measure::Recorder;
-use crate::sessions::Pace;
+use crate::sessions::{Lives, Pace};
 use crate::stage::{Ending, Phase, Stage};
 
 /// Least bytes of a frame: lane, number, and when it was due.
@@ -42,6 +42,9 @@ pub struct Load {
     pub size: usize,
     /// How long a relay may take to deliver or to report a frame; longer than a lease.
     pub settle: Duration,
+    /// About how long a peer keeps a connection before it comes back on another, wherever the balancer puts
+    /// it then. Without it, to the end.
+    pub stay: Option<Duration>,
 }
 
 /// Lanes with both peers connected.
@@ -54,6 +57,7 @@ pub struct Lanes {
 /// What all lanes of a worker share.
 struct Scene {
     load: Load,
+    lives: Lives,
     crew: Rc<Crew>,
     recorder: Rc<Recorder>,
     epoch: Instant,
@@ -93,6 +97,7 @@ impl Lanes {
     pub async fn connect(load: Load, stage: &Stage) -> Result<Self> {
         let scene = Rc::new(Scene {
             load,
+            lives: Lives::new(stage.plan().seed, stage.share().index),
             crew: Crew::new(stage).await?,
             recorder: stage.recorder().clone(),
             epoch: stage.epoch(),

@@ -17,7 +17,7 @@ use culvert_client::RelayConnection;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use pace::{Due, Pace};
+pub use pace::{Due, Lives, Pace};
 pub use pair::{Door, Pair};
 
 use self::conversation::Conversation;
@@ -38,14 +38,17 @@ const QUOTED: usize = 5;
 pub const SMALLEST: usize = 24;
 
 /// What sessions carry.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Load {
     /// Pairs of all workers.
     pub pairs: usize,
     /// When each sends.
     pub pace: Pace,
-    /// Bytes of a message.
-    pub size: usize,
+    /// Bytes of a message; several take turns.
+    pub sizes: Vec<usize>,
+    /// About how long two peers stay in conversation before both connect anew, wherever the balancer puts
+    /// them then. Without it, to the end.
+    pub stay: Option<Duration>,
 }
 
 /// Pairs in conversation.
@@ -61,6 +64,7 @@ type Connected = (Pair, [RelayConnection; 2]);
 /// What all pairs of a worker share.
 struct Scene {
     load: Load,
+    lives: Lives,
     door: Door,
     recorder: Rc<Recorder>,
     epoch: Instant,
@@ -78,10 +82,19 @@ impl Load {
     /// # Errors
     /// A sentence that says which setting to change.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.size >= SMALLEST, "a message of a session has at least {SMALLEST} bytes: change --size");
-        let largest = culvert_client::relay::MAX_MESSAGE;
-        ensure!(self.size <= largest, "a message has at most {largest} bytes: change --size");
+        let (sizes, largest) = (&self.sizes, culvert_client::relay::MAX_MESSAGE);
+        ensure!(
+            !sizes.is_empty() && sizes.iter().all(|size| (SMALLEST..=largest).contains(size)),
+            "--size must be from {SMALLEST}B to {}KiB for messages of sessions",
+            largest / 1024
+        );
         self.pace.check()
+    }
+
+    /// Of the message with this number.
+    fn size(&self, number: u64) -> usize {
+        let turn = number % self.sizes.len().max(1) as u64;
+        usize::try_from(turn).ok().and_then(|turn| self.sizes.get(turn).copied()).unwrap_or(SMALLEST)
     }
 
     /// Open sockets at most: a peer that searches another way has up to three, and a sender has a timer.
@@ -108,8 +121,10 @@ impl Sessions {
     /// # Errors
     /// One of them cannot be connected.
     pub async fn connect(load: Load, stage: &Stage) -> Result<Self> {
+        let pairs_here = stage.share().part(load.pairs);
         let scene = Rc::new(Scene {
             load,
+            lives: Lives::new(stage.plan().seed, stage.share().index),
             door: Door::new(stage.reach())?,
             recorder: stage.recorder().clone(),
             epoch: stage.epoch(),
@@ -121,7 +136,7 @@ impl Sessions {
             broken: Cell::default(),
         });
         let (turns, mut connecting) = (Rc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        for number in 0..stage.share().part(load.pairs) {
+        for number in 0..pairs_here {
             let (scene, turns) = (scene.clone(), turns.clone());
             connecting.spawn_local(async move {
                 let _turn = turns.acquire().await?;
@@ -177,13 +192,16 @@ impl Scene {
     /// Keeps a pair in conversation until the end; one that breaks is connected anew.
     async fn live(&self, mut connected: Connected, spread: f64) {
         loop {
-            let (pair, ends) = connected;
+            let (mut pair, ends) = connected;
             match Conversation::new(self, &pair).hold(ends, spread).await {
-                Ok(()) => return pair.leave().await,
+                Ok(()) => pair.leave().await,
                 Err(error) => self.broke(&format!("{}: {error}", pair.name())),
             }
             let number = pair.number();
             drop(pair);
+            if self.is_over() {
+                return;
+            }
             let again = async {
                 loop {
                     match Pair::connect(&self.door, number, &self.recorder).await {
@@ -197,6 +215,10 @@ impl Scene {
                 () = self.reached(Phase::Over) => return,
             };
         }
+    }
+
+    fn is_over(&self) -> bool {
+        *self.phase.borrow() >= Phase::Over
     }
 
     fn broke(&self, why: &str) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use culvert_loadtest::measure::{Count, Series};
 use culvert_loadtest::plan::{Admission, Plan, Reach, Share};
+use culvert_loadtest::scenario::size::Size;
 use culvert_loadtest::scenario::{Scenario, files, soak};
 use culvert_loadtest::sessions::{Load, Pace, run};
 use culvert_loadtest::stage::{self, Alone, Director, Phase, Stage};
@@ -32,7 +33,7 @@ fn a_file_of(sizes: &str) -> files::Files {
 
 fn a_short_soak() -> soak::Soak {
     let settle = Duration::from_secs(15);
-    soak::Soak { pairs: 2, lanes: 2, rate: 50.0, size: 256, comers: 5.0, max_growth: 0.05, settle }
+    soak::Soak { pairs: 2, lanes: 2, rate: 50.0, size: Size(256), comers: 5.0, max_growth: 0.05, settle }
 }
 
 /// Runs sessions in a scenario's surroundings, whatever the scenario of the plan.
@@ -59,7 +60,8 @@ async fn sessions(load: Load) -> Alone {
 
 #[tokio::test]
 async fn sessions_at_a_rate_deliver_everything_and_are_timed_from_the_due_moment() {
-    let Alone { ending, total } = sessions(Load { pairs: 4, pace: Pace::Rate(100.0), size: 100 }).await;
+    let Alone { ending, total } =
+        sessions(Load { pairs: 4, pace: Pace::Rate(100.0), sizes: vec![100], stay: None }).await;
     assert_eq!(ending.failures, Vec::<String>::new());
     let delivered = total.count(Count::Delivered);
     // 4 pairs, 100 a second, 2 seconds; what a busy machine delays comes all the same.
@@ -75,7 +77,8 @@ async fn sessions_at_a_rate_deliver_everything_and_are_timed_from_the_due_moment
 
 #[tokio::test]
 async fn sessions_keep_a_window_in_flight() {
-    let Alone { ending, total } = sessions(Load { pairs: 2, pace: Pace::Window(8), size: 1000 }).await;
+    let Alone { ending, total } =
+        sessions(Load { pairs: 2, pace: Pace::Window(8), sizes: vec![1000], stay: None }).await;
     assert_eq!(ending.failures, Vec::<String>::new());
     assert!(total.count(Count::Delivered) > 1000, "{total:?}");
     assert_eq!(total.count(Count::Missing), 0);

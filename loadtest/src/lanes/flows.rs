@@ -54,6 +54,11 @@ impl Flows {
         of.into_iter().all(|(_, account)| account.is_settled())
     }
 
+    /// Whether everything that was sent to this connection has.
+    pub(super) fn are_settled_to(&self, conn: ConnId) -> bool {
+        self.accounts.iter().all(|((_, to), account)| *to != conn || account.is_settled())
+    }
+
     /// What became of everything, by flow. What was sent so long before the last sign of life of a
     /// connection cannot be excused by its end.
     pub(super) fn close(&self, settle: Duration) -> impl Iterator<Item = (Way, Balance)> {

@@ -1,4 +1,7 @@
 //! The peer of a lane that receives.
+//!
+//! When it moves, the sender first learns of the next connection; the old one is read until everything that
+//! was sent to it has arrived or was reported.
 
 use std::rc::Rc;
 
@@ -26,6 +29,7 @@ pub(super) async fn run(scene: Rc<Scene>, lane: Rc<Lane>, first: Wire) {
         tokio::select! {
             // An error says that the connection has ended.
             _ = leaving.wait_for(|leaving| *leaving) => {}
+            () = scene.lives.end(scene.load.stay) => {}
             _ = done.wait_for(|done| *done) => break,
         }
         let again = Wire::again(&scene, 2 * lane.number + 1, lane.topic);
@@ -45,7 +49,14 @@ async fn read(scene: &Scene, lane: &Lane, mut wire: Wire, leave: &watch::Sender<
     let ended = loop {
         let step = tokio::select! {
             filled = wire.fill() => filled.and_then(|()| take(scene, lane, &mut wire, leave)),
-            _ = beat.tick() => wire.beat(0),
+            _ = beat.tick() => {
+                let conn = wire.conn();
+                // The sender writes to the next one, and all that it wrote to this one is settled.
+                if lane.to.borrow().is_some_and(|to| to != conn) && lane.flows.borrow().are_settled_to(conn) {
+                    return;
+                }
+                wire.beat(0)
+            }
         };
         if let Err(ended) = step {
             break ended;

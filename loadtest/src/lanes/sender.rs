@@ -20,8 +20,8 @@ const FINAL: u64 = u64::MAX;
 
 /// Why a sender stops using a connection.
 enum Leaving {
-    /// The relay is going away.
-    Drained,
+    /// The relay is going away, or this peer has stayed long enough.
+    Moving,
     /// The run is over.
     Over,
     /// It ended.
@@ -35,7 +35,7 @@ pub(super) async fn run(scene: &Scene, lane: &Lane, first: Wire, spread: f64) {
     while let Some(mut wire) = next.take() {
         let settled = match send(scene, lane, &mut wire, &mut due).await {
             Leaving::Over => settle(scene, lane, &mut wire, Flowing::All).await,
-            Leaving::Drained => settle(scene, lane, &mut wire, Flowing::Own).await,
+            Leaving::Moving => settle(scene, lane, &mut wire, Flowing::Own).await,
             Leaving::Ended(ended) => Err(ended),
         };
         if let Err(ended) = settled {
@@ -56,12 +56,14 @@ async fn send(scene: &Scene, lane: &Lane, wire: &mut Wire, due: &mut Due) -> Lea
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut over = std::pin::pin!(scene.reached(Phase::Over));
+    let mut stay = std::pin::pin!(scene.lives.end(scene.load.stay));
     loop {
         let step = tokio::select! {
             () = &mut over => return Leaving::Over,
+            () = &mut stay => return Leaving::Moving,
             read = wire.fill() => match read {
                 Ok(()) => match take(scene, lane, wire) {
-                    Ok(Some(Told::Drain)) => return Leaving::Drained,
+                    Ok(Some(Told::Drain)) => return Leaving::Moving,
                     taken => taken.map(drop),
                 },
                 Err(ended) => Err(ended),

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::size::Size;
 use super::soak::Both;
 use crate::faults::Faults;
 use crate::lanes;
@@ -30,9 +31,12 @@ pub struct Chaos {
     /// Messages, or frames, a second in each.
     #[arg(long, default_value_t = 50.0)]
     pub rate: f64,
-    /// Bytes of a message or frame.
-    #[arg(long, default_value_t = 64)]
-    pub size: usize,
+    /// Payload of a message or frame.
+    #[arg(long, default_value = "64B")]
+    pub size: Size,
+    /// About how long peers stay before they connect anew, so that relays that come back have peers again.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    pub stay: Duration,
     /// From the beginning of a fault to that of the next; later if it has not healed by then.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "20s")]
     pub every: Duration,
@@ -56,6 +60,8 @@ impl Chaos {
     /// See [`crate::scenario::Scenario::check`].
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         ensure!(!self.every.is_zero(), "--every must be longer than 0s");
+        ensure!(!self.stay.is_zero(), "--stay must be longer than 0s");
+        ensure!(self.pairs > 0 && self.lanes > 0, "chaos needs both --pairs and --lanes");
         ensure!(
             plan.duration > 2 * self.every,
             "in {} no fault fits: --duration must be more than twice --every",
@@ -88,10 +94,10 @@ impl Chaos {
     }
 
     fn both(&self) -> Both {
-        let (pace, size) = (Pace::Rate(self.rate), self.size);
+        let (pace, rate, size, stay) = (Pace::Rate(self.rate), self.rate, self.size.0, Some(self.stay));
         Both {
-            sessions: sessions::Load { pairs: self.pairs, pace, size },
-            lanes: lanes::Load { lanes: self.lanes, rate: self.rate, size, settle: self.settle },
+            sessions: sessions::Load { pairs: self.pairs, pace, sizes: vec![size], stay },
+            lanes: lanes::Load { lanes: self.lanes, rate, size, settle: self.settle, stay },
             comers: 0.0,
         }
     }

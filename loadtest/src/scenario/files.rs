@@ -134,7 +134,7 @@ pub(super) async fn run(settings: &Files, stage: &Stage) -> Result<Ending> {
 impl Lane {
     /// Passes the file until the end, and gives how often it arrived whole.
     async fn pass(self, recorder: &Rc<Recorder>, over: &CancellationToken) -> Result<u64> {
-        let Lane { pair, mut ends, made, out } = self;
+        let Lane { mut pair, mut ends, made, out } = self;
         let name = pair.name();
         let mut files = 0;
         while !over.is_cancelled() {

@@ -12,8 +12,9 @@ use super::field::Field;
 use super::flow::Times;
 use super::group::Shape;
 use super::size::{Size, class};
-use super::steady::{check_rate, check_sizes, gather, pace, sit_down};
+use super::steady::{Mode, check_rate, check_sizes, gather, pace, sit_down};
 use crate::plan::Plan;
+use crate::sessions::{self, Pace};
 use crate::stage::{Ending, Stage};
 
 /// Messages that a sender has put together in advance.
@@ -41,6 +42,9 @@ pub struct Latency {
     /// Puts the ends of a pair on the same of several --url, instead of on different ones.
     #[arg(long)]
     pub same_node: bool,
+    /// What is sent: raw frames, or messages of end-to-end sessions, as applications send them.
+    #[arg(long, value_enum, default_value_t = Mode::Frames)]
+    pub mode: Mode,
 }
 
 impl Latency {
@@ -48,12 +52,25 @@ impl Latency {
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         let workers = plan.share.of;
         ensure!(self.pairs >= workers, "--pairs must be at least {workers}, one for each worker");
+        if self.mode == Mode::Sessions {
+            let plain = !self.round_trip && self.class == Class::Normal && !self.same_node;
+            ensure!(plain, "--mode sessions goes without --round-trip, --class and --same-node: leave them out");
+            return self.sessions().check();
+        }
         check_rate("--rate-per-pair", Some(self.rate_per_pair))?;
         check_sizes(&self.size)
     }
 
     pub(super) fn connections(&self) -> usize {
-        2 * self.pairs
+        match self.mode {
+            Mode::Frames => 2 * self.pairs,
+            Mode::Sessions => self.sessions().connections(),
+        }
+    }
+
+    fn sessions(&self) -> sessions::Load {
+        let sizes = self.size.iter().map(|size| size.0).collect();
+        sessions::Load { pairs: self.pairs, pace: Pace::Rate(self.rate_per_pair), sizes, stay: None }
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -69,6 +86,9 @@ impl Latency {
 }
 
 pub(super) async fn run(settings: &Latency, stage: &Stage) -> Result<Ending> {
+    if settings.mode == Mode::Sessions {
+        return sessions::run(settings.sessions(), stage).await;
+    }
     let field = Field::new(stage).await?;
     let shape = Rc::new(settings.shape());
     let count = stage.share().part(settings.pairs);

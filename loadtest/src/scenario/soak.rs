@@ -12,6 +12,7 @@ use culvert_wire::TopicId;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::size::Size;
 use crate::frames::{Crew, SMALL_BUFFER};
 use crate::lanes::{self, Lanes};
 use crate::measure::Count;
@@ -39,9 +40,9 @@ pub struct Soak {
     /// Messages, or frames, a second in each.
     #[arg(long, default_value_t = 50.0)]
     pub rate: f64,
-    /// Bytes of a message or frame.
-    #[arg(long, default_value_t = 1024)]
-    pub size: usize,
+    /// Payload of a message or frame.
+    #[arg(long, default_value = "1KiB")]
+    pub size: Size,
     /// Further peers a second that connect, enter a topic of their own, and leave.
     #[arg(long, default_value_t = 10.0)]
     pub comers: f64,
@@ -55,7 +56,7 @@ pub struct Soak {
 }
 
 /// Sessions, raw frames, and peers that come and go, in one run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Both {
     pub(super) sessions: sessions::Load,
     pub(super) lanes: lanes::Load,
@@ -105,10 +106,10 @@ impl Soak {
     }
 
     fn both(&self) -> Both {
-        let (pace, size) = (Pace::Rate(self.rate), self.size);
+        let (pace, rate, size, stay) = (Pace::Rate(self.rate), self.rate, self.size.0, None);
         Both {
-            sessions: sessions::Load { pairs: self.pairs, pace, size },
-            lanes: lanes::Load { lanes: self.lanes, rate: self.rate, size, settle: self.settle },
+            sessions: sessions::Load { pairs: self.pairs, pace, sizes: vec![size], stay },
+            lanes: lanes::Load { lanes: self.lanes, rate, size, settle: self.settle, stay },
             comers: self.comers,
         }
     }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use culvert_wire::Class;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::pacer::Pacer;
 use super::size::{Size, class};
 use crate::frames::{Books, Ended};
 use crate::plan::Plan;
+use crate::sessions::{self, Pace};
 use crate::stage::{Ending, Stage};
 
 /// Settings of `steady`.
@@ -51,6 +52,20 @@ pub struct Steady {
     /// Puts the ends of a pair on the same of several --url, instead of on different ones.
     #[arg(long)]
     pub same_node: bool,
+    /// What is sent: raw frames, or messages of end-to-end sessions, as applications send them.
+    #[arg(long, value_enum, default_value_t = Mode::Frames)]
+    pub mode: Mode,
+}
+
+/// At which level load is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Raw frames of the wire protocol.
+    #[default]
+    Frames,
+    /// Messages through the client library.
+    Sessions,
 }
 
 impl Steady {
@@ -58,6 +73,19 @@ impl Steady {
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         let workers = plan.share.of;
         ensure!(self.pairs >= workers, "--pairs must be at least {workers}, one for each worker");
+        if self.mode == Mode::Sessions {
+            let plain = self.group == 2
+                && self.topics == 1
+                && self.idle_peers == 0
+                && self.class == Class::Normal
+                && !self.same_node;
+            ensure!(
+                plain,
+                "--mode sessions has two peers in each topic and nobody else: leave out --group, --topics, \
+                 --idle-peers, --class and --same-node"
+            );
+            return self.sessions().check();
+        }
         let window = self.window >= ACKNOWLEDGED_AT_ONCE;
         ensure!(window, "--window must be at least {ACKNOWLEDGED_AT_ONCE}: fewer are never acknowledged");
         ensure!(self.window <= 1 << 16, "--window must be at most {}", 1 << 16);
@@ -69,7 +97,19 @@ impl Steady {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.pairs * self.group + self.idle_peers
+        match self.mode {
+            Mode::Frames => self.pairs * self.group + self.idle_peers,
+            Mode::Sessions => self.sessions().connections(),
+        }
+    }
+
+    fn sessions(&self) -> sessions::Load {
+        let pace = match self.rate {
+            None => Pace::Window(self.window),
+            Some(rate) => Pace::Rate(rate / self.pairs.max(1) as f64),
+        };
+        let sizes = self.size.iter().map(|size| size.0).collect();
+        sessions::Load { pairs: self.pairs, pace, sizes, stay: None }
     }
 
     fn shape(&self) -> Shape {
@@ -99,6 +139,9 @@ pub(super) fn check_sizes(sizes: &[Size]) -> Result<()> {
 }
 
 pub(super) async fn run(settings: &Steady, stage: &Stage) -> Result<Ending> {
+    if settings.mode == Mode::Sessions {
+        return sessions::run(settings.sessions(), stage).await;
+    }
     let field = Field::new(stage).await?;
     let shape = Rc::new(settings.shape());
     let share = stage.share();

@@ -101,11 +101,16 @@ impl<'a> Conversation<'a> {
         (end, sent)
     }
 
-    /// Sends until the end of the load, and waits until everything was acknowledged.
+    /// Sends until the end of the load or of the conversation, and waits until everything was acknowledged.
     async fn send(&self, half: &mut SendHalf, spread: f64) -> Result<(), ConnectionError> {
         let scene = self.scene;
         let mut due = Due::new(scene.load.pace.interval(), spread);
-        let mut over = std::pin::pin!(scene.reached(Phase::Over));
+        let mut over = std::pin::pin!(async {
+            tokio::select! {
+                () = scene.reached(Phase::Over) => {}
+                () = scene.lives.end(scene.load.stay) => {}
+            }
+        });
         loop {
             let at = tokio::select! {
                 biased;
@@ -114,8 +119,9 @@ impl<'a> Conversation<'a> {
             };
             // Entered first, because it may arrive before this task goes on.
             let number = self.account.borrow_mut().send(scene.nanos());
+            let size = scene.load.size(number);
             let sent = tokio::select! {
-                sent = half.send(message(self.number, number, at, scene.load.size)) => sent.map(|_| true),
+                sent = half.send(message(self.number, number, at, size)) => sent.map(|_| true),
                 // A cancelled send has queued nothing.
                 () = &mut over => Ok(false),
             };
@@ -126,7 +132,7 @@ impl<'a> Conversation<'a> {
                 break;
             }
             scene.recorder.add(Count::Sent, 1);
-            scene.recorder.add(Count::SentBytes, scene.load.size as u64);
+            scene.recorder.add(Count::SentBytes, size as u64);
         }
         match timeout(LAST, half.flush()).await {
             Ok(flushed) => flushed,

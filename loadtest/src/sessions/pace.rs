@@ -1,8 +1,11 @@
-//! When the next message is due.
+//! When the next message is due, and when a peer leaves.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::frames::Timer;
 
@@ -78,6 +81,23 @@ impl Due {
         let late = Instant::now().saturating_duration_since(self.start);
         let passed = late.as_nanos().div_ceil(self.interval.as_nanos().max(1));
         self.number = self.number.max(u32::try_from(passed).unwrap_or(u32::MAX));
+    }
+}
+
+/// How long each stays, drawn from the run's seed.
+pub struct Lives(RefCell<SmallRng>);
+
+impl Lives {
+    /// Of this worker.
+    pub fn new(seed: u64, worker: usize) -> Self {
+        Self(RefCell::new(SmallRng::seed_from_u64(seed.wrapping_add(worker as u64))))
+    }
+
+    /// Waits for the end of a stay that lasts between half of this and half more; for ever without it.
+    pub async fn end(&self, stay: Option<Duration>) {
+        let Some(stay) = stay else { return std::future::pending().await };
+        let stay = stay.mul_f64(self.0.borrow_mut().random_range(0.5..1.5));
+        tokio::time::sleep(stay).await;
     }
 }
 

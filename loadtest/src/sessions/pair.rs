@@ -133,7 +133,7 @@ impl Pair {
     }
 
     /// Lets both leave in good order.
-    pub async fn leave(mut self) {
+    pub async fn leave(&mut self) {
         let [first, second] = &mut self.transports;
         let left = async { tokio::join!(first.disconnect(), second.disconnect()) };
         // What they had to deliver is in the ledger by now, whatever they say.
