@@ -1,7 +1,7 @@
 //! What a worker measures: counts, and times as HDR histograms.
 //!
 //! A [`Recorder`] belongs to one thread and costs a few nanoseconds a call. Once a second it is emptied into
-//! a [`Sample`], which travels to the coordinator; samples add up to [`Totals`]. Nothing is averaged on the
+//! a [`Sample`], which travels to the coordinator; samples add up. Nothing is averaged on the
 //! way: percentiles are those of all values of all workers.
 
 use std::cell::{Cell, RefCell};

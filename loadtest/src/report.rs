@@ -1,8 +1,8 @@
 //! What a run found, as it is kept and compared.
 //!
-//! The JSON file (see `report/file.rs`) is the [`Report`] itself; everything else is a view of it: [`figures()`], the
-//! [`table()`] in the terminal, the [`page()`] with plots, [`Threshold`]s and the comparison of two
-//! ([`compare()`]). A view never adds up what a report does not hold: what was not measured is absent.
+//! The JSON file is the [`Report`] itself; everything else is a view of it: [`figures()`], the [`table()`] in
+//! the terminal, the [`page()`] with plots, [`Threshold`]s, and the comparison of two ([`compare()`]). A view
+//! makes up nothing: what was not measured is absent, not zero.
 
 mod compare;
 #[cfg(test)]

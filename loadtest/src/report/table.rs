@@ -44,6 +44,8 @@ pub fn table_in(report: &Report, width: u16) -> String {
     let written = sections.into_iter().filter(|section| !section.is_empty());
     let mut text = written.collect::<Vec<_>>().join("\n\n");
     text.push('\n');
+    // A sentence may quote what a relay said, which is not to drive the terminal.
+    text.retain(|character| character == '\n' || !character.is_control());
     text
 }
 
@@ -343,6 +345,13 @@ mod tests {
         let failed = text.find("THE RUN FAILED").unwrap();
         assert!(text[failed..].contains(&report.failures[0]), "{text}");
         assert!(text.find("NOTES").unwrap() < failed && text.find("NOT DELIVERED").unwrap() < failed);
+    }
+
+    #[test]
+    fn what_a_relay_said_does_not_drive_the_terminal() {
+        let mut report = example::steady();
+        report.notes = vec!["refused: \u{1b}[2J\u{7}gone".into()];
+        assert!(table_in(&report, 80).contains("refused: [2Jgone"));
     }
 
     #[test]
