@@ -5,9 +5,6 @@ use std::sync::Arc;
 use culvert_service_kit::proxy_protocol;
 use culvert_wire::limits::MAX_PAYLOAD;
 use culvert_wire::{Challenge, Close, ConnId, Frame, Hello, VERSION, VERSIONS, Welcome};
-use futures_util::{SinkExt, StreamExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::accounts::Seat;
 use crate::admission::Grant;
@@ -16,7 +13,7 @@ use crate::metrics::Refusal;
 use crate::node::{Node, Seats};
 use crate::outbox::Outbox;
 use crate::reader::{max_topics, rates};
-use crate::socket::Socket;
+use crate::websocket::{Event, Message, WebSocket};
 
 /// A peer that was let in.
 pub struct Admitted {
@@ -56,11 +53,7 @@ impl From<proxy_protocol::ProxyError> for Refusal {
 ///
 /// # Errors
 /// See [`Rejected`].
-pub async fn admit(
-    node: &Node,
-    socket: &mut WebSocketStream<Socket>,
-    source: Seat,
-) -> Result<Admitted, Rejected> {
+pub async fn admit(node: &Node, socket: &mut WebSocket, source: Seat) -> Result<Admitted, Rejected> {
     let number = node.local().number().ok_or(Close::Fenced)?;
     let challenge = Challenge { nonce: rand::random(), node: number, versions: VERSIONS.to_vec() };
     send(socket, &Frame::Challenge(challenge.clone())).await?;
@@ -101,24 +94,25 @@ fn welcome(node: &Node, conn: ConnId, grant: &Grant) -> Welcome {
     }
 }
 
-async fn send(socket: &mut WebSocketStream<Socket>, frame: &Frame) -> Result<(), Rejected> {
+async fn send(socket: &mut WebSocket, frame: &Frame) -> Result<(), Rejected> {
     let bytes = frame.encode().map_err(|_| Rejected::Close(Close::Internal))?;
-    socket.send(Message::Binary(bytes)).await.map_err(|_| Rejected::Gone)
+    socket.send(Message::binary(&bytes)).await.map_err(|_| Rejected::Gone)
 }
 
-async fn receive_hello(socket: &mut WebSocketStream<Socket>) -> Result<Box<Hello>, Rejected> {
+async fn receive_hello(socket: &mut WebSocket) -> Result<Box<Hello>, Rejected> {
     loop {
-        match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) => match Frame::decode(bytes) {
+        match socket.receive().await {
+            Ok(Event::Message(message)) => match Frame::decode(message.into_frame()) {
                 Ok(Frame::Hello(hello)) => return Ok(hello),
                 Ok(Frame::Unknown { .. }) => {}
                 Ok(_) | Err(_) => return Err(Close::Protocol.into()),
             },
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Text(_) | Message::Frame(_))) => return Err(Close::Protocol.into()),
-            Some(Err(tungstenite::Error::Capacity(_))) => return Err(Close::TooLarge.into()),
-            Some(Err(tungstenite::Error::Protocol(_))) => return Err(Close::Protocol.into()),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Rejected::Gone),
+            Ok(Event::Ping(content)) => {
+                socket.send(Message::pong(&content)).await.map_err(|_| Rejected::Gone)?;
+            }
+            Ok(Event::Part | Event::Pong) => {}
+            Ok(Event::Close) | Err(Close::Done) => return Err(Rejected::Gone),
+            Err(close) => return Err(close.into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 face of a node: the upgrade, a page that says what this host is, and nothing else.
 //!
 //! hyper reads the request and writes the answer; then the raw stream is taken back, so no layer of
-//! HTTP stays between the socket and the WebSocket codec.
+//! HTTP stays between the socket and the WebSocket.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,12 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::config::Limits;
 use crate::metrics::Refusal;
 use crate::socket::Socket;
-use culvert_wire::limits::MAX_FRAME;
+use crate::websocket::WebSocket;
 
 /// hyper's smallest buffer; a request to this host has a few hundred bytes.
 const HTTP_BUFFER: usize = 8 * 1024;
@@ -42,11 +40,7 @@ type Body = BoxBody<Bytes, Infallible>;
 ///
 /// # Errors
 /// [`Refusal`] for everything that did not end in an upgrade; the client has been answered.
-pub async fn upgrade(
-    socket: Socket,
-    limits: &Limits,
-    leaving: bool,
-) -> Result<WebSocketStream<Socket>, Refusal> {
+pub async fn upgrade(socket: Socket, limits: &Limits, leaving: bool) -> Result<WebSocket, Refusal> {
     let upgraded = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         let response = answer(&request, leaving);
@@ -60,16 +54,10 @@ pub async fn upgrade(
     if !upgraded.load(Ordering::Relaxed) {
         return Err(if leaving { Refusal::Draining } else { Refusal::Http });
     }
-    let socket = parts.io.into_inner();
-    let config = WebSocketConfig::default()
-        .read_buffer_size(limits.read_buffer)
-        .write_buffer_size(limits.write_buffer)
-        .max_write_buffer_size(4 * limits.write_buffer.max(MAX_FRAME))
-        .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME));
+    let mut socket = parts.io.into_inner();
     // Usually nothing: a client has nothing to say before it has the challenge.
-    let early = parts.read_buf.to_vec();
-    Ok(WebSocketStream::from_partially_read(socket, early, Role::Server, Some(config)).await)
+    socket.unread(&parts.read_buf);
+    Ok(WebSocket::new(socket, limits.read_buffer))
 }
 
 fn answer(request: &Request<Incoming>, leaving: bool) -> Response<Body> {

@@ -7,7 +7,7 @@
 //! 2. The balancer's PROXY header says who it really is ([`culvert_service_kit::proxy_protocol`]), its
 //!    source address takes a seat ([`accounts::Accounts`]), TLS wraps it ([`socket::Socket`]).
 //! 3. [`http::upgrade`] lets hyper read the request and then takes the raw stream back: from here on there
-//!    is only the WebSocket codec on it.
+//!    is only a [`websocket::WebSocket`] on it.
 //! 4. [`handshake::admit`] sends a challenge, reads the hello and asks the [`admission::Gate`], which
 //!    verifies signature and ticket without asking anybody. The peer becomes a [`link::Link`] of the
 //!    [`node::Node`].
@@ -16,20 +16,21 @@
 //!
 //! # A frame, from socket to socket
 //!
-//! 1. [`reader::Reader::run`] reads what one read of the socket brought, at most 32 frames, and settles
-//!    counts ([`ledger::Ledger`]) and limits ([`quota::Bucket`]) once for all of them.
+//! 1. [`reader::Reader::run`] takes what one read of the socket brought into the thread's buffer, at most 32
+//!    frames, each unmasked into a buffer of its own size ([`websocket::Decoder`]), and settles counts
+//!    ([`ledger::Ledger`]) and limits ([`quota::Bucket`]) once for all of them.
 //! 2. A `Send` is forwarded by the 12 bytes of its [`culvert_wire::Header`] alone. The sender must be in
 //!    the topic behind the handle: that and the receiver's queue are remembered by this connection
 //!    ([`routes::Routes`]), found once in [`topics::Topics`], which is sharded and locked for moments.
-//! 3. **Receiver on this node**: header and payload are copied once into a buffer of their own size
-//!    ([`node::compose`]) and pushed into the receiver's [`outbox::Outbox`]; full or over the sender's
-//!    share means refused.
+//! 3. **Receiver on this node**: the header is replaced where it is ([`websocket::Received::into_message`])
+//!    and the message pushed into the receiver's [`outbox::Outbox`]; full or over the sender's share means
+//!    refused.
 //!    **On another node**: [`bus::Bus::forward`] queues it; the other node's [`bus::Inbox::deliver`] finds
 //!    the receiver and pushes it there.
 //! 4. Whatever is not taken is a [`culvert_wire::Verdict`], merged with others of its kind in the
 //!    sender's own outbox and never dropped.
 //! 5. The receiver's writer in [`peer::run`] takes all that is ready from the outbox, urgent classes
-//!    first, feeds it to the codec and flushes once.
+//!    first, and writes it at once ([`socket::Sender::poll_send`]).
 //!
 //! # Around it
 //!
@@ -59,6 +60,7 @@ pub mod relay;
 pub mod routes;
 pub mod socket;
 pub mod topics;
+pub mod websocket;
 
 pub use config::Config;
 pub use relay::{Relay, StartError};

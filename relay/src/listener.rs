@@ -11,11 +11,10 @@ use culvert_service_kit::Shutdown;
 use culvert_service_kit::proxy_protocol::{self, Origin};
 use culvert_wire::Close;
 use futures_util::FutureExt;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::WebSocketStream;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::Seat;
@@ -25,7 +24,8 @@ use crate::metrics::Refusal;
 use crate::node::Node;
 use crate::peer;
 use crate::reader::Reader;
-use crate::socket::{Counted, Socket};
+use crate::socket::Socket;
+use crate::websocket::WebSocket;
 
 /// Pause when the process is out of file descriptors, instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ pub struct Listener {
     /// The node.
     pub node: Arc<Node>,
     /// TLS, or `None` for plain text.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<ServerConfig>>,
     /// Killing it ends every connection.
     pub shutdown: Shutdown,
     pending: AtomicUsize,
@@ -61,7 +61,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Listener {
     /// A listener for this node.
-    pub fn new(node: Arc<Node>, tls: Option<TlsAcceptor>, shutdown: Shutdown) -> Arc<Self> {
+    pub fn new(node: Arc<Node>, tls: Option<Arc<ServerConfig>>, shutdown: Shutdown) -> Arc<Self> {
         Arc::new(Self { node, tls, shutdown, pending: AtomicUsize::new(0) })
     }
 
@@ -106,7 +106,7 @@ impl Listener {
         // Boxed, so that an idle peer's task does not keep room for a handshake that is over.
         let opened = Box::pin(self.open(tcp, address)).await;
         drop(pending);
-        let (admitted, socket) = match opened {
+        let (admitted, mut socket) = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
                 node.metrics.refused[refusal].increment(1);
@@ -119,7 +119,7 @@ impl Listener {
         tracing::debug!(conn = %link.id, peer = %link.peer.short(), %address, tenant = grant.tenant, "peer connected");
         let (expiry, expires) = watch::channel(grant.expires_at);
         let reader = Box::new(Reader::new(node.clone(), link.clone(), replaces, grant, seats, expiry));
-        let run = AssertUnwindSafe(peer::run(node, &link, reader, expires, socket.into())).catch_unwind();
+        let run = AssertUnwindSafe(peer::run(node, &link, reader, expires, &mut socket)).catch_unwind();
         let close = run.await.unwrap_or_else(|_| {
             tracing::error!(conn = %link.id, "a connection's task panicked; this is a defect, please report it");
             node.metrics.closed[Close::Internal].increment(1);
@@ -129,11 +129,7 @@ impl Listener {
     }
 
     /// Everything between accept and welcome, under one deadline.
-    async fn open(
-        &self,
-        tcp: TcpStream,
-        address: SocketAddr,
-    ) -> Result<(Admitted, WebSocketStream<Socket>), Refusal> {
+    async fn open(&self, tcp: TcpStream, address: SocketAddr) -> Result<(Admitted, WebSocket), Refusal> {
         let deadline = Instant::now() + self.node.config.timing.handshake;
         let upgrade = tokio::time::timeout_at(deadline, self.upgrade(tcp, address));
         let (mut socket, seat) = upgrade.await.map_err(|_| Refusal::Timeout)??;
@@ -145,15 +141,11 @@ impl Listener {
             Err(_) => (Close::HandshakeTimeout, Refusal::Timeout),
         };
         self.node.metrics.closed[close].increment(1);
-        peer::farewell(&mut socket, close).await;
+        socket.close(close).await;
         Err(refusal)
     }
 
-    async fn upgrade(
-        &self,
-        tcp: TcpStream,
-        address: SocketAddr,
-    ) -> Result<(WebSocketStream<Socket>, Seat), Refusal> {
+    async fn upgrade(&self, tcp: TcpStream, address: SocketAddr) -> Result<(WebSocket, Seat), Refusal> {
         let (tcp, seat) = self.seat(tcp, address).await?;
         let socket = self.encrypt(tcp).await?;
         let socket = http::upgrade(socket, &self.node.config.limits, self.node.is_leaving()).await?;
@@ -175,13 +167,10 @@ impl Listener {
     }
 
     async fn encrypt(&self, tcp: TcpStream) -> Result<Socket, Refusal> {
-        let counted = Counted::new(tcp, &self.node.metrics);
+        let metrics = &self.node.metrics;
         match &self.tls {
-            None => Ok(Socket::Plain(counted)),
-            Some(acceptor) => {
-                let tls = acceptor.accept(counted).await.map_err(|_| Refusal::Tls)?;
-                Ok(Socket::Tls(Box::new(tls)))
-            }
+            None => Ok(Socket::clear(tcp, metrics)),
+            Some(config) => Socket::secure(tcp, config.clone(), metrics).await.map_err(|_| Refusal::Tls),
         }
     }
 }

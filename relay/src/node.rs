@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::quota::Rate;
 use crate::topics::Topics;
 
-pub use local::{Local, compose, deliver_header};
+pub use local::{Local, deliver_header};
 
 /// More accounts of one kind than this are not kept; a full table refuses new keys.
 const MOST_ACCOUNTS: usize = 1 << 20;

@@ -18,12 +18,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use culvert_wire::{Class, Close, ConnId, Frame, Handle, Header, Verdict};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::budget::{Budget, Share};
+use crate::websocket::Message;
 
 /// What a queued frame costs beyond its bytes: the entry, its allocation and the sender's account.
 pub const PARCEL_OVERHEAD: usize = 64;
@@ -72,7 +72,7 @@ pub struct Outbox {
 
 struct Queue {
     share: Share,
-    own: VecDeque<Bytes>,
+    own: VecDeque<Message>,
     own_bytes: usize,
     verdicts: HashMap<VerdictKey, u32>,
     classes: [VecDeque<Parcel>; 3],
@@ -86,7 +86,7 @@ struct Queue {
 }
 
 struct Parcel {
-    frame: Bytes,
+    message: Message,
     sender: ConnId,
 }
 
@@ -94,7 +94,7 @@ struct Parcel {
 struct Sender {
     bytes: usize,
     /// News of this sender that must not overtake what it sent.
-    news: Vec<Bytes>,
+    news: Vec<Message>,
 }
 
 impl Outbox {
@@ -107,8 +107,8 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Verdict::Full`] over the limits above; [`Verdict::Gone`] once closed.
-    pub fn push(&self, sender: ConnId, class: Class, frame: Bytes) -> Result<(), Verdict> {
-        let cost = frame.len() + PARCEL_OVERHEAD;
+    pub fn push(&self, sender: ConnId, class: Class, message: Message) -> Result<(), Verdict> {
+        let cost = cost(&message);
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
         if queue.close.is_some() {
@@ -131,15 +131,19 @@ impl Outbox {
         }
         queue.senders.entry(sender).or_default().bytes += cost;
         queue.bytes = total;
-        queue.classes[usize::from(class.number())].push_back(Parcel { frame, sender });
+        queue.classes[usize::from(class.number())].push_back(Parcel { message, sender });
         queue.wake_writer();
         Ok(())
     }
 
     /// Queues a frame of the relay itself, ahead of what peers sent.
     pub fn push_own(&self, frame: &Frame) {
-        let mut queue = self.queue.lock();
-        queue.push_own(encode(frame));
+        self.push_own_message(encode(frame));
+    }
+
+    /// The same for what is no frame: the answer to a WebSocket's ping.
+    pub fn push_own_message(&self, message: Message) {
+        self.queue.lock().push_own(message);
     }
 
     /// Queues news about another connection: behind all that it sent, if `after_its_frames` or if other
@@ -148,10 +152,10 @@ impl Outbox {
         let mut queue = self.queue.lock();
         match queue.senders.get_mut(&about) {
             Some(sender) if sender.bytes > 0 && (after_its_frames || !sender.news.is_empty()) => {
-                let frame = encode(frame);
-                let len = frame.len();
-                sender.news.push(frame);
-                queue.count_own(len);
+                let message = encode(frame);
+                let cost = cost(&message);
+                sender.news.push(message);
+                queue.count_own(cost);
             }
             _ => queue.push_own(encode(frame)),
         }
@@ -168,9 +172,9 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.held = false;
         if queue.close.is_none() {
-            let frame = encode(first);
-            queue.count_own(frame.len());
-            queue.own.push_front(frame);
+            let message = encode(first);
+            queue.count_own(cost(&message));
+            queue.own.push_front(message);
             queue.wake_writer();
         }
     }
@@ -221,7 +225,7 @@ impl Outbox {
         let mut queue = self.queue.lock();
         let mut rest: HashMap<(ConnId, Handle, bool), u32> = HashMap::new();
         for parcel in queue.classes.iter_mut().flat_map(std::mem::take) {
-            if let Ok((header, _)) = Header::split(&parcel.frame) {
+            if let Ok((header, _)) = Header::split(parcel.message.frame()) {
                 *rest.entry((parcel.sender, header.handle, header.broadcast)).or_default() += 1;
             }
         }
@@ -240,7 +244,7 @@ impl Outbox {
     /// The reason of [`Outbox::close`], after everything of the relay's own was taken.
     pub fn poll_take(
         &self,
-        out: &mut Vec<Bytes>,
+        out: &mut Vec<Message>,
         max_bytes: usize,
         cx: &Context<'_>,
     ) -> Poll<Result<usize, Close>> {
@@ -299,16 +303,16 @@ impl Queue {
         }
     }
 
-    fn push_own(&mut self, frame: Bytes) {
+    fn push_own(&mut self, message: Message) {
         if self.close.is_none() {
-            self.count_own(frame.len());
-            self.own.push_back(frame);
+            self.count_own(cost(&message));
+            self.own.push_back(message);
             self.wake_writer();
         }
     }
 
-    fn count_own(&mut self, len: usize) {
-        self.own_bytes += len + PARCEL_OVERHEAD;
+    fn count_own(&mut self, cost: usize) {
+        self.own_bytes += cost;
         if self.own_bytes > OWN_LIMIT {
             self.close.get_or_insert(Close::Slow);
             self.wake_writer();
@@ -316,30 +320,30 @@ impl Queue {
     }
 
     /// Verdicts first: whoever pings behind its frames has all verdicts about them when the pong comes.
-    fn take_own(&mut self, out: &mut Vec<Bytes>, room: &mut usize) {
+    fn take_own(&mut self, out: &mut Vec<Message>, room: &mut usize) {
         if !self.verdicts.is_empty() {
             for (key, count) in self.verdicts.drain() {
                 let VerdictKey { handle, to, broadcast, verdict } = key;
-                let frame = encode(&Frame::Undeliverable { broadcast, handle, to, verdict, count });
-                *room = room.saturating_sub(frame.len());
-                out.push(frame);
+                let message = encode(&Frame::Undeliverable { broadcast, handle, to, verdict, count });
+                *room = room.saturating_sub(message.frame().len());
+                out.push(message);
             }
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }
         }
         while *room > 0
-            && let Some(frame) = self.own.pop_front()
+            && let Some(message) = self.own.pop_front()
         {
-            self.own_bytes -= frame.len() + PARCEL_OVERHEAD;
-            *room = room.saturating_sub(frame.len());
-            out.push(frame);
+            self.own_bytes -= cost(&message);
+            *room = room.saturating_sub(message.frame().len());
+            out.push(message);
         }
     }
 
     /// Deficit round robin over the classes: the most urgent class with credit goes first, and credit
     /// is given anew only when none of those that wait has any.
-    fn take_classes(&mut self, out: &mut Vec<Bytes>, room: &mut usize) {
+    fn take_classes(&mut self, out: &mut Vec<Message>, room: &mut usize) {
         while *room > 0 && self.bytes > 0 {
             let waiting = |class: &usize| !self.classes[*class].is_empty();
             let Some(class) = (0..3).filter(waiting).find(|class| self.credit[*class] > 0) else {
@@ -347,11 +351,12 @@ impl Queue {
                 continue;
             };
             let Some(parcel) = self.classes[class].pop_front() else { break };
-            let len = parcel.frame.len();
+            let Parcel { message, sender } = parcel;
+            let len = message.frame().len();
             self.credit[class] = self.credit[class].saturating_sub(len);
             *room = room.saturating_sub(len);
-            out.push(parcel.frame);
-            self.discharge(parcel.sender, len + PARCEL_OVERHEAD);
+            self.discharge(sender, cost(&message));
+            out.push(message);
         }
         self.share.shrink_to(self.bytes);
     }
@@ -369,9 +374,14 @@ impl Queue {
     }
 }
 
+/// What a queued message counts as.
+fn cost(message: &Message) -> usize {
+    message.frame().len() + PARCEL_OVERHEAD
+}
+
 #[expect(clippy::expect_used, reason = "the relay builds these frames itself, within the limits")]
-fn encode(frame: &Frame) -> Bytes {
-    frame.encode().expect("the relay's own frames keep the wire's limits")
+fn encode(frame: &Frame) -> Message {
+    Message::binary(&frame.encode().expect("the relay's own frames keep the wire's limits"))
 }
 
 #[cfg(test)]

@@ -3,41 +3,20 @@
 //! Whichever of the three ends first ends the connection; its reason is told to the peer, counted and
 //! logged, and the reader's drop takes it out of every topic and accounts for what it did not take.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use culvert_wire::{Close, Frame, Notice};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{Sink, SinkExt, StreamExt};
 use tokio::sync::watch;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio::time::Instant;
 
 use crate::link::Link;
 use crate::node::Node;
 use crate::reader::Reader;
-use crate::socket::{Socket, Written};
-
-/// How long a peer may take to acknowledge a close, so that it reads the reason before the connection
-/// is torn down.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// A connection's WebSocket, taken apart so that it is read and written at the same time.
-pub struct Halves {
-    sink: SplitSink<WebSocketStream<Socket>, Message>,
-    stream: SplitStream<WebSocketStream<Socket>>,
-    written: Arc<Written>,
-}
-
-impl From<WebSocketStream<Socket>> for Halves {
-    fn from(socket: WebSocketStream<Socket>) -> Self {
-        let written = socket.get_ref().written().clone();
-        let (sink, stream) = socket.split();
-        Self { sink, stream, written }
-    }
-}
+use crate::websocket::{Outgoing, WebSocket};
 
 /// Runs an admitted connection to its end and gives the reason.
 pub async fn run(
@@ -45,64 +24,51 @@ pub async fn run(
     link: &Arc<Link>,
     mut reader: Box<Reader>,
     expiry: watch::Receiver<Option<u64>>,
-    mut halves: Halves,
+    socket: &mut WebSocket,
 ) -> Close {
-    let Halves { sink, stream, written } = &mut halves;
+    let (mut incoming, mut outgoing) = socket.split();
     let close = tokio::select! {
         biased;
-        close = write(node, link, written, sink) => close,
-        close = reader.run(stream) => close,
+        close = write(node, link, &mut outgoing) => close,
+        close = reader.run(&mut incoming) => close,
         close = watch_over(node, link, expiry) => close,
     };
     // Told to the others first: nobody waits for a peer that lingers.
     link.outbox.close(close);
     drop(reader);
     node.metrics.closed[close].increment(1);
-    if close != Close::Done
-        && let Ok(mut socket) = halves.sink.reunite(halves.stream)
-    {
+    if close != Close::Done || socket.is_closing() {
         // Boxed, so that every idle peer's task does not keep room for it.
-        Box::pin(async move { farewell(&mut socket, close).await }).await;
+        Box::pin(socket.close(close)).await;
     }
     close
 }
 
-/// Says why, then waits a moment for the peer to read it: closing with unread bytes would reset the
-/// connection and lose the reason.
-pub async fn farewell(socket: &mut WebSocketStream<Socket>, close: Close) {
-    let frame = CloseFrame { code: close.code().into(), reason: close.sentence().into() };
-    let _ = tokio::time::timeout(LINGER, async {
-        socket.close(Some(frame)).await?;
-        while let Some(message) = socket.next().await {
-            message?;
-        }
-        Ok::<(), tungstenite::Error>(())
-    })
-    .await;
-}
-
-/// Writes what the queue holds: everything that is ready, then one flush.
-async fn write<S>(node: &Node, link: &Link, bytes: &Written, sink: &mut S) -> Close
-where
-    S: Sink<Message, Error = tungstenite::Error> + Unpin,
-{
+/// Writes what the queue holds: everything that is ready, with as few system calls as can be.
+async fn write(node: &Node, link: &Link, outgoing: &mut Outgoing<'_>) -> Close {
     let most = node.config.limits.write_buffer;
-    let mut batch: Vec<Bytes> = Vec::new();
     loop {
-        let taken = std::future::poll_fn(|cx| link.outbox.poll_take(&mut batch, most, cx)).await;
-        match taken {
+        let taken = std::future::poll_fn(|cx| {
+            let taken = link.outbox.poll_take(outgoing.batch(), most, cx);
+            if taken.is_pending() {
+                outgoing.rest();
+            }
+            taken
+        });
+        match taken.await {
             // Not taken back if the socket dies under them: how much of them it carried nobody knows.
             Ok(payloads) => node.metrics.frames_delivered.increment(payloads as u64),
             Err(close) => return close,
         }
-        let frames = batch.len() as u64;
-        let written = deadline(node.config.timing.write, bytes, async {
-            for frame in batch.drain(..) {
-                sink.feed(Message::Binary(frame)).await?;
-            }
-            sink.flush().await
-        });
-        match written.await {
+        let frames = outgoing.batch().len() as u64;
+        // Usually the kernel takes all of it at once, and no timer is needed.
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(outgoing.poll_flush(cx)));
+        let flushed = match at_once.await {
+            Poll::Ready(flushed) => Some(flushed),
+            // Boxed, as most peers never need it.
+            Poll::Pending => Box::pin(flush_in_time(outgoing, node.config.timing.write)).await,
+        };
+        match flushed {
             Some(Ok(())) => {
                 node.metrics.frames_written.increment(frames);
                 node.metrics.flushes.increment(1);
@@ -113,24 +79,28 @@ where
     }
 }
 
-/// `None` once nothing at all was written for `limit`, however long `work` takes in all.
-async fn deadline<T>(limit: Duration, bytes: &Written, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    loop {
-        let before = bytes.get();
-        match tokio::time::timeout(limit, &mut work).await {
-            Ok(done) => return Some(done),
-            Err(_) if bytes.get() == before => return None,
-            Err(_) => {}
+/// `None` once nothing at all was written for `limit`, however long it takes in all.
+async fn flush_in_time(outgoing: &mut Outgoing<'_>, limit: Duration) -> Option<io::Result<()>> {
+    let mut timer = pin!(tokio::time::sleep(limit));
+    let mut before = outgoing.total();
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(flushed) = outgoing.poll_flush(cx) {
+            return Poll::Ready(Some(flushed));
         }
-    }
+        if outgoing.total() != before {
+            before = outgoing.total();
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 /// Ends a connection that is silent for too long or whose admission has ended.
 async fn watch_over(node: &Node, link: &Link, mut expiry: watch::Receiver<Option<u64>>) -> Close {
     let timing = &node.config.timing;
     let mut seen = link.received();
-    let mut silent_since = tokio::time::Instant::now();
+    let mut silent_since = Instant::now();
     loop {
         let expires_at = *expiry.borrow_and_update();
         let now = node.clock.unix_seconds();
@@ -138,7 +108,7 @@ async fn watch_over(node: &Node, link: &Link, mut expiry: watch::Receiver<Option
         if left == Some(Duration::ZERO) {
             return Close::TicketExpired;
         }
-        let idle_in = (silent_since + timing.idle).saturating_duration_since(tokio::time::Instant::now());
+        let idle_in = (silent_since + timing.idle).saturating_duration_since(Instant::now());
         let until_notice = left.map(|left| left.saturating_sub(timing.expiry_notice));
         let next = match (left, until_notice) {
             (_, Some(notice)) if !notice.is_zero() => idle_in.min(notice),
@@ -157,7 +127,7 @@ async fn watch_over(node: &Node, link: &Link, mut expiry: watch::Receiver<Option
         let received = link.received();
         if received != seen || link.is_paused() {
             seen = received;
-            silent_since = tokio::time::Instant::now();
+            silent_since = Instant::now();
         } else if silent_since.elapsed() >= timing.idle {
             return Close::Idle;
         }

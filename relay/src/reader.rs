@@ -4,30 +4,31 @@
 //! same connection gets its turn, counts are settled and limits paid for. Data frames are forwarded by
 //! their header alone.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use culvert_wire::frame::Kind;
+use culvert_wire::limits::HEADER_LEN;
 use culvert_wire::{Class, Close, ConnId, Frame, Handle, Header, JoinRefusal, Notice, TopicId, Verdict};
-use futures_util::Stream;
-use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::admission::Grant;
 use crate::bus::{Arrival, Inbox, Letter, Undelivered};
 use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::metrics::Route;
-use crate::node::{Node, Seats, compose, deliver_header};
+use crate::node::{Node, Seats, deliver_header};
 use crate::outbox::VerdictKey;
 use crate::quota::{Bucket, Rate};
 use crate::routes::Routes;
 use crate::topics::LocalMember;
+use crate::websocket::{Event, Incoming, Message, Received};
 
 /// Frames after which the writer gets its turn.
 const BATCH: usize = 32;
+/// Bytes after which it does, whatever they are.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// The reading half of one connection.
 pub struct Reader {
@@ -87,12 +88,9 @@ impl Reader {
     }
 
     /// Reads until the connection ends, and says why it did.
-    pub async fn run<S>(&mut self, stream: &mut S) -> Close
-    where
-        S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
-    {
+    pub async fn run(&mut self, incoming: &mut Incoming<'_>) -> Close {
         loop {
-            let step = std::future::poll_fn(|cx| self.poll_batch(stream, cx)).await;
+            let step = std::future::poll_fn(|cx| self.poll_batch(incoming, cx)).await;
             match step {
                 Step::Batch => {}
                 Step::FullBatch => yield_once().await,
@@ -115,45 +113,49 @@ impl Reader {
         }
     }
 
-    fn poll_batch<S>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<Step>
-    where
-        S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
-    {
-        for frames in 0..BATCH {
-            let message = match Pin::new(&mut *stream).poll_next(cx) {
-                Poll::Ready(message) => message,
+    fn poll_batch(&mut self, incoming: &mut Incoming<'_>, cx: &mut Context<'_>) -> Poll<Step> {
+        let (mut frames, mut bytes, mut step) = (0, 0, None);
+        while frames < BATCH && bytes < BATCH_BYTES {
+            let polled = incoming.poll_events(cx, |event| {
+                frames += 1;
+                step = self.take(event);
+                step.is_none() && frames < BATCH
+            });
+            match polled {
+                Poll::Ready(Ok(more)) => bytes += more,
+                Poll::Ready(Err(close)) => return Poll::Ready(Step::Close(close)),
                 Poll::Pending if frames == 0 => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Step::Batch),
-            };
-            if let Some(step) = self.take(message) {
+            }
+            if let Some(step) = step {
                 return Poll::Ready(step);
             }
         }
         Poll::Ready(Step::FullBatch)
     }
 
-    fn take(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Option<Step> {
-        match message {
-            Some(Ok(Message::Binary(frame))) => self.frame(frame),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
-                // WebSocket's own, answered by the codec; they cost as much as a frame.
-                self.ledger.received(None);
-                None
-            }
-            Some(Ok(Message::Close(_))) | None => Some(Step::Close(Close::Done)),
-            Some(Ok(Message::Text(_) | Message::Frame(_))) => Some(Step::Close(Close::Protocol)),
-            Some(Err(error)) => Some(Step::Close(close_for(&error))),
+    fn take(&mut self, event: Event) -> Option<Step> {
+        match event {
+            Event::Message(message) => return self.frame(message),
+            Event::Close => return Some(Step::Close(Close::Done)),
+            Event::Ping(content) => self.link.outbox.push_own_message(Message::pong(&content)),
+            Event::Pong | Event::Part => {}
         }
+        // WebSocket's own; they cost as much as a frame.
+        self.ledger.received(None);
+        None
     }
 
-    fn frame(&mut self, frame: Bytes) -> Option<Step> {
-        let Ok((header, payload)) = Header::split(&frame) else { return Some(Step::Close(Close::Protocol)) };
+    fn frame(&mut self, message: Received) -> Option<Step> {
+        let Ok((header, _)) = Header::split(message.frame()) else {
+            return Some(Step::Close(Close::Protocol));
+        };
         if header.kind == Kind::Send.number() {
             self.ledger.received_send();
-            self.send(header, payload);
+            self.send(header, message);
             return None;
         }
-        self.other(frame)
+        self.other(message.into_frame())
     }
 
     fn other(&mut self, frame: Bytes) -> Option<Step> {
@@ -195,17 +197,18 @@ impl Reader {
     }
 
     /// Forwards one payload by its header; whatever becomes of it, somebody is told.
-    fn send(&mut self, header: Header, payload: &[u8]) {
-        self.ledger.bytes += payload.len() as u64;
+    fn send(&mut self, header: Header, message: Received) {
         let Header { class, handle, conn: to, .. } = header;
+        let len = message.frame().len() - HEADER_LEN;
+        self.ledger.bytes += len as u64;
         let sent = match self.routes.topic(handle) {
             None => Err(Verdict::NotAllowed),
             Some(_) if class < self.most_urgent => Err(Verdict::NotAllowed),
-            Some(_) if self.node.local().is_own(to) => self.send_local(class, handle, to, payload),
-            Some(topic) => self.send_remote(class, topic, to, payload),
+            Some(_) if self.node.local().is_own(to) => self.send_local(class, handle, to, message),
+            Some(topic) => self.send_remote(class, topic, to, &message.frame()[HEADER_LEN..]),
         };
         match sent {
-            Ok(route) => self.ledger.forwarded(route, class, payload.len()),
+            Ok(route) => self.ledger.forwarded(route, class, len),
             Err(verdict) => self.undelivered(VerdictKey { handle, to, broadcast: false, verdict }, 1),
         }
     }
@@ -215,11 +218,11 @@ impl Reader {
         class: Class,
         handle: Handle,
         to: ConnId,
-        payload: &[u8],
+        message: Received,
     ) -> Result<Route, Verdict> {
         let route = self.routes.find(&self.node.topics, handle, to).ok_or(Verdict::Gone)?;
         let header = deliver_header(class, false, route.handle, self.link.id);
-        route.link.outbox.push(self.link.id, class, compose(header, payload))?;
+        route.link.outbox.push(self.link.id, class, message.into_message(header))?;
         Ok(Route::Local)
     }
 
@@ -464,17 +467,4 @@ async fn yield_once() {
         Poll::Pending
     })
     .await;
-}
-
-fn close_for(error: &tungstenite::Error) -> Close {
-    use tungstenite::Error;
-    match error {
-        Error::Capacity(_) => Close::TooLarge,
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
-        | Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Io(_)
-        | Error::Tls(_) => Close::Done,
-        _ => Close::Protocol,
-    }
 }

@@ -11,10 +11,10 @@ use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
 use culvert_wire::{Close, Frame, NodeId, VERSIONS};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Gate, KeyError, name_matches};
@@ -62,7 +62,7 @@ pub struct Relay {
     listener: TcpListener,
     admin: Option<TcpListener>,
     certificates: Option<Arc<Certificates>>,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     registry: Registry,
     readiness: Readiness,
 }
@@ -93,10 +93,7 @@ impl Relay {
             Tls::Files(files) => Some(Certificates::load(files.clone(), tls_metrics)?),
             Tls::PlainText => None,
         };
-        let acceptor = match &certificates {
-            Some(certificates) => Some(TlsAcceptor::from(certificates.server_config()?)),
-            None => None,
-        };
+        let tls = certificates.as_ref().map(Certificates::server_config).transpose()?;
         let listen =
             |address| listener::bind(address).map_err(|source| StartError::Listen { address, source });
         let listener = listen(config.listen)?;
@@ -106,7 +103,7 @@ impl Relay {
         let gate = Gate::new(&config.admission, names, clock.clone(), local.revocations())?;
         bus.attach(local.clone(), &registry).await?;
         let node = Arc::new(Node::new(config, gate, clock, bus, local));
-        Ok(Self { node, listener, admin, certificates, acceptor, registry, readiness: Readiness::new() })
+        Ok(Self { node, listener, admin, certificates, tls, registry, readiness: Readiness::new() })
     }
 
     /// Where peers connect.
@@ -137,7 +134,7 @@ impl Relay {
 
     /// Serves until `shutdown` asks to drain, then drains, step by step, and returns when all is over.
     pub async fn run(self, shutdown: Shutdown) -> Drained {
-        let Relay { node, listener, admin, certificates, acceptor, registry, readiness } = self;
+        let Relay { node, listener, admin, certificates, tls, registry, readiness } = self;
         let peers = TaskTracker::new();
         let helpers = TaskTracker::new();
         let stop_admin = tokio_util::sync::CancellationToken::new();
@@ -156,7 +153,7 @@ impl Relay {
                 admin.serve(listener, stop).await;
             });
         }
-        let door = Listener::new(node.clone(), acceptor, shutdown.clone());
+        let door = Listener::new(node.clone(), tls, shutdown.clone());
         let guard = shutdown.guard("accept loop");
         let work = async {
             let _guard = guard;

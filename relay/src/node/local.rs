@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
-use bytes::{BufMut, Bytes, BytesMut};
 use culvert_service_kit::Clock;
-use culvert_wire::limits::HEADER_LEN;
 use culvert_wire::{
     Class, Close, ConnId, Frame, Handle, Header, Kind, Member, Members, NodeId, Notice, PeerId, TopicId,
     Verdict,
@@ -23,6 +21,7 @@ use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::outbox::VerdictKey;
 use crate::topics::Topics;
+use crate::websocket::Message;
 
 /// What [`Local`] keeps while the node has no number; every number is smaller.
 const NO_NUMBER: u32 = u32::MAX;
@@ -167,7 +166,7 @@ impl Local {
                 return;
             }
             let header = deliver_header(class, true, local.handle, from);
-            match local.link.outbox.push(from, class, compose(header, payload)) {
+            match local.link.outbox.push(from, class, Message::of_frame(header, payload)) {
                 Ok(()) => taken += 1,
                 Err(_) => refused += 1,
             }
@@ -181,20 +180,11 @@ pub fn deliver_header(class: Class, broadcast: bool, handle: Handle, from: ConnI
     Header { kind: Kind::Deliver.number(), class, broadcast, handle, conn: from }
 }
 
-/// One frame in a buffer of its own size: a small frame in a queue must not pin the large buffer that it
-/// was read into.
-pub fn compose(header: Header, payload: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(HEADER_LEN + payload.len());
-    frame.put_slice(&header.to_bytes());
-    frame.put_slice(payload);
-    frame.freeze()
-}
-
 impl Inbox for Local {
     fn deliver(&self, letter: &Letter<'_>) -> Result<(), Verdict> {
         let member = self.topics.find(&letter.topic, letter.to).ok_or(Verdict::Gone)?;
         let header = deliver_header(letter.class, false, member.handle, letter.from);
-        member.link.outbox.push(letter.from, letter.class, compose(header, letter.payload))
+        member.link.outbox.push(letter.from, letter.class, Message::of_frame(header, letter.payload))
     }
 
     fn deliver_broadcast(&self, letter: &Letter<'_>) -> Result<(), u32> {

@@ -1,5 +1,6 @@
 use std::task::Waker;
 
+use bytes::Bytes;
 use culvert_wire::Kind;
 
 use super::*;
@@ -15,13 +16,15 @@ fn outbox(limit: usize) -> Outbox {
 fn take(outbox: &Outbox, max: usize) -> Vec<Bytes> {
     let mut out = Vec::new();
     match outbox.poll_take(&mut out, max, &Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(_)) | Poll::Pending => out,
+        Poll::Ready(Ok(_)) | Poll::Pending => {
+            out.iter().map(|message| Bytes::copy_from_slice(message.frame())).collect()
+        }
         Poll::Ready(Err(close)) => panic!("closed as {close:?}"),
     }
 }
 
-fn frame(text: &'static str) -> Bytes {
-    Bytes::from_static(text.as_bytes())
+fn frame(text: &str) -> Message {
+    Message::binary(text.as_bytes())
 }
 
 #[test]
@@ -38,10 +41,9 @@ fn each_sender_and_class_keeps_its_order() {
 #[test]
 fn urgent_classes_go_first_and_the_last_still_moves() {
     let outbox = outbox(16 << 20);
-    let big = Bytes::from(vec![0; 4096]);
     for _ in 0..400 {
-        outbox.push(A, Class::Bulk, big.clone()).unwrap();
-        outbox.push(B, Class::Control, big.slice(1..)).unwrap();
+        outbox.push(A, Class::Bulk, Message::binary(&[0; 4096])).unwrap();
+        outbox.push(B, Class::Control, Message::binary(&[0; 4095])).unwrap();
     }
     let first = take(&outbox, 68 << 10);
     assert_eq!(first[0].len(), 4095, "control first");
@@ -148,7 +150,7 @@ fn closing_keeps_what_peers_sent_for_a_verdict_and_tells_why() {
     let outbox = outbox(1 << 20);
     let header = Header { handle: Handle(3), ..Header::plain(Kind::Deliver) };
     for class in [Class::Normal, Class::Bulk] {
-        outbox.push(A, class, Bytes::copy_from_slice(&header.to_bytes())).unwrap();
+        outbox.push(A, class, Message::of_frame(header, b"")).unwrap();
     }
     outbox.push_own(&Frame::Drain { reconnect_in_ms: 0, close_in_ms: 0 });
     outbox.close(Close::Drained);
