@@ -90,7 +90,7 @@ impl Dialer {
             (Some(name), Some(tls)) => {
                 let stream = tls.connect(name.clone(), tcp).await;
                 let stream = stream.map_err(|source| ConnectError::Tls { host: way.host.clone(), source })?;
-                Socket::Tls(Box::new(stream))
+                Socket::Tls(Box::new(stream.into()))
             }
             _ => Socket::Plain(tcp),
         })

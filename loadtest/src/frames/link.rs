@@ -41,7 +41,8 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(socket: Socket) -> Self {
+    /// A link over this socket.
+    pub fn new(socket: Socket) -> Self {
         let (kept, taken) = (Vec::new(), 0);
         Self(Rc::new(RefCell::new(State {
             socket,

@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// What a connection is made of.
 pub enum Socket {
     /// In clear text.
     Plain(TcpStream),
-    /// Inside TLS.
+    /// Inside TLS, of which it is the client, or the server where something in between is measured.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
