@@ -11,7 +11,7 @@ use culvert_relay::metrics::Metrics;
 use culvert_relay::quota::Rate;
 use culvert_service_kit::config::{load, markdown_tables};
 use culvert_service_kit::metric_set::markdown_table;
-use culvert_service_kit::tls;
+use culvert_service_kit::{process, tls};
 use culvert_testkit::Identity;
 use culvert_testkit::certs::TestCa;
 
@@ -119,7 +119,10 @@ fn metrics_md_lists_every_series() {
     let relay = markdown_table(Metrics::SERIES);
     let bus = markdown_table(bus::redis::metrics::Metrics::SERIES);
     let certificate = markdown_table(tls::Metrics::SERIES);
-    let rest = format!("## The bus through Redis\n\n{bus}\n## The certificate\n\n{certificate}");
+    let process = markdown_table(process::Metrics::SERIES);
+    let rest = format!(
+        "## The bus through Redis\n\n{bus}\n## The certificate\n\n{certificate}\n## The process\n\n{process}"
+    );
     check("metrics.md", &format!("{METRICS}{relay}\n{rest}"));
 }
 

@@ -3,7 +3,7 @@
 //! - `/livez`: 200 as long as the process answers; a liveness probe that knew more would restart nodes
 //!   because of their surroundings.
 //! - `/readyz`: 200 or 503, with the reason as JSON.
-//! - `/metrics`: every series of the node in the Prometheus text format.
+//! - `/metrics`: every series of the node, and of its process, in the Prometheus text format.
 //! - `/version`: name, version, commit and protocol versions as JSON.
 //!
 //! It has no authentication, so it belongs on a private address. One request per connection, a fixed number
@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::lifecycle::Readiness;
 use crate::metric_set::Registry;
+use crate::process;
 
 /// Connections served at a time: a few probes, a few scrapers.
 const MAX_CONNECTIONS: usize = 32;
@@ -76,7 +77,8 @@ impl Admin {
     ///
     /// Stop it last: during a drain its `/readyz` is what keeps new peers away.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        let admin = Arc::new(self);
+        let process = process::Metrics::register(self.registry.recorder());
+        let admin = Arc::new(Serving { admin: self, process });
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -106,7 +108,15 @@ impl Admin {
             connections.shutdown().await;
         }
     }
+}
 
+/// The answers while they are given.
+struct Serving {
+    admin: Admin,
+    process: process::Metrics,
+}
+
+impl Serving {
     async fn answer(&self, stream: TcpStream) {
         let service = service_fn(async |request| Ok::<_, Infallible>(self.respond(&request)));
         let connection = http1::Builder::new()
@@ -132,17 +142,18 @@ impl Admin {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n".into()),
             "/readyz" => {
-                let state = self.readiness.get();
+                let state = self.admin.readiness.get();
                 let status = if state.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 json(status, &serde_json::json!({ "ready": state.ready, "reason": state.reason }))
             }
             "/metrics" => {
-                let mut response = text(StatusCode::OK, self.registry.render());
+                self.process.refresh();
+                let mut response = text(StatusCode::OK, self.admin.registry.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            "/version" => json(StatusCode::OK, &self.about),
+            "/version" => json(StatusCode::OK, &self.admin.about),
             _ => text(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics or /version\n".into()),
         }
     }

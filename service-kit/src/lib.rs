@@ -5,7 +5,7 @@
 //! - [`config`]: settings from flags, environment and a file, every problem reported at once;
 //! - [`telemetry`]: logs as text or JSON; [`mod@metric_set`]: series declared once per crate;
 //! - [`lifecycle`]: drain and kill, readiness, signals;
-//! - [`admin`]: the port for probes and scrapes;
+//! - [`admin`]: the port for probes and scrapes; [`process`]: what the process itself uses;
 //! - [`tls`]: certificates that are reloaded when their files change;
 //! - [`proxy_protocol`]: the address of a peer behind a balancer;
 //! - [`secret`]: values that never reach a log; [`clock`]: time that tests can set.
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod lifecycle;
 pub mod metric_set;
+pub mod process;
 pub mod proxy_protocol;
 pub mod secret;
 pub mod telemetry;

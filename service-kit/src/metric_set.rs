@@ -14,7 +14,7 @@ mod family;
 mod registry;
 
 pub use docs::{LabelDoc, SeriesDoc, SeriesKind, markdown_table};
-pub use family::{Family, Handle, Labels};
+pub use family::{Family, Handle, Labels, Seconds};
 pub use registry::{BYTES_BUCKETS, Registry, SECONDS_BUCKETS};
 
 pub use metrics::{Counter, Gauge, Histogram, Recorder};
@@ -51,7 +51,8 @@ pub use metrics::{Counter, Gauge, Histogram, Recorder};
 /// assert!(registry.render().contains(r#"example_frames_total{class="normal"} 0"#));
 /// ```
 ///
-/// A labelled field is a [`Family`] that is indexed by the label's value. Two labels are separated by a
+/// The kinds are `counter`, `gauge`, `histogram`, and `seconds` for a counter of time, whose name ends in
+/// `_seconds_total`. A labelled field is a [`Family`] that is indexed by the label's value. Two labels are separated by a
 /// semicolon, `{ a: A = A::ALL, A::name; b: B = B::ALL, B::name }`, and indexed by a pair. Labels are
 /// enums, given as the list of all values and a function to their text, so that the number of children is
 /// fixed.
@@ -118,10 +119,12 @@ macro_rules! metric_set {
     };
 
     (@handle counter) => { $crate::metric_set::Counter };
+    (@handle seconds) => { $crate::metric_set::Seconds };
     (@handle gauge) => { $crate::metric_set::Gauge };
     (@handle histogram) => { $crate::metric_set::Histogram };
 
     (@kind counter) => { $crate::metric_set::SeriesKind::Counter };
+    (@kind seconds) => { $crate::metric_set::SeriesKind::Seconds };
     (@kind gauge) => { $crate::metric_set::SeriesKind::Gauge };
     (@kind histogram) => { $crate::metric_set::SeriesKind::Histogram };
 
@@ -214,6 +217,8 @@ mod tests {
             },
             /// Seconds from accept to welcome.
             handshake: histogram "test_handshake_seconds",
+            /// Seconds spent in tests.
+            spent: seconds "test_spent_seconds_total",
         }
     }
 
@@ -262,7 +267,13 @@ mod tests {
         let names: Vec<&str> = Metrics::SERIES.iter().map(|s| s.name).collect();
         assert_eq!(
             names,
-            ["test_connections", "test_frames_total", "test_drops_total", "test_handshake_seconds"]
+            [
+                "test_connections",
+                "test_frames_total",
+                "test_drops_total",
+                "test_handshake_seconds",
+                "test_spent_seconds_total"
+            ]
         );
         let drops = &Metrics::SERIES[2];
         assert_eq!(drops.labels[1].key, "reason");
@@ -274,6 +285,19 @@ mod tests {
             ),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_counter_of_seconds_keeps_their_fractions_and_is_exported_as_a_counter() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(registry.recorder());
+        metrics.spent.absolute(std::time::Duration::from_millis(1250));
+        let text = registry.render();
+        assert!(
+            text.contains("# TYPE test_spent_seconds_total counter\ntest_spent_seconds_total 1.25"),
+            "{text}"
+        );
+        assert!(text.contains("# TYPE test_connections gauge"), "{text}");
     }
 
     #[test]

@@ -49,6 +49,10 @@ async fn each_path_answers_what_it_is_for() {
     assert!(live.starts_with("HTTP/1.1 200 ") && live.ends_with("alive\n"), "{live}");
     let metrics = admin.request("GET", "/metrics").await;
     assert!(metrics.contains("text/plain; version=0.0.4") && metrics.contains("test_total 0\n"), "{metrics}");
+    let resident = "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes ";
+    let resident =
+        metrics.split_once(resident).and_then(|(_, rest)| rest.lines().next()?.parse::<f64>().ok());
+    assert!(resident.is_some_and(|bytes| bytes > 0.0), "{metrics}");
     let version = admin.request("GET", "/version?verbose").await;
     let expected = r#"{"name":"culvert-test","version":"1.2.3","commit":null,"protocols":[2,1]}"#;
     assert!(version.contains(expected), "{version}");

@@ -23,7 +23,7 @@ impl SeriesDoc {
         let (name, help) = (self.name.into(), self.help.into());
         match self.kind {
             SeriesKind::Counter => recorder.describe_counter(name, None, help),
-            SeriesKind::Gauge => recorder.describe_gauge(name, None, help),
+            SeriesKind::Gauge | SeriesKind::Seconds => recorder.describe_gauge(name, None, help),
             SeriesKind::Histogram => recorder.describe_histogram(name, None, help),
         }
     }
@@ -43,6 +43,8 @@ pub struct LabelDoc {
 pub enum SeriesKind {
     /// Only goes up, from zero at start.
     Counter,
+    /// The same in seconds, which are no whole numbers.
+    Seconds,
     /// Goes up and down.
     Gauge,
     /// Counts observations in buckets.
@@ -53,7 +55,7 @@ impl SeriesKind {
     /// The type as Prometheus calls it.
     pub const fn name(self) -> &'static str {
         match self {
-            SeriesKind::Counter => "counter",
+            SeriesKind::Counter | SeriesKind::Seconds => "counter",
             SeriesKind::Gauge => "gauge",
             SeriesKind::Histogram => "histogram",
         }

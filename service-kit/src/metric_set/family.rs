@@ -1,6 +1,7 @@
 //! The children of a labelled series.
 
 use std::ops::Index;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 
@@ -12,6 +13,9 @@ pub trait Handle: Clone {
     /// A handle that moves nothing.
     fn noop() -> Self;
 }
+
+/// How the names of counters of seconds end.
+pub(super) const SECONDS_SUFFIX: &str = "_seconds_total";
 
 const METADATA: Metadata<'static> = Metadata::new("culvert", Level::INFO, None);
 
@@ -42,6 +46,29 @@ impl Handle for Histogram {
 
     fn noop() -> Self {
         Histogram::noop()
+    }
+}
+
+/// A counter of seconds. The recorder counts in whole numbers, so it is a gauge there; what is exported is
+/// a counter.
+#[derive(Clone)]
+pub struct Seconds(Gauge);
+
+impl Seconds {
+    /// Sets it to a time that never becomes shorter.
+    pub fn absolute(&self, time: Duration) {
+        self.0.set(time.as_secs_f64());
+    }
+}
+
+impl Handle for Seconds {
+    fn create(recorder: &dyn Recorder, series: &'static str, labels: Vec<Label>) -> Self {
+        debug_assert!(series.ends_with(SECONDS_SUFFIX), "{series} is exported as a gauge");
+        Self(Gauge::create(recorder, series, labels))
+    }
+
+    fn noop() -> Self {
+        Self(Gauge::noop())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::Recorder;
+use super::family::SECONDS_SUFFIX;
 
 /// Upper bounds of histograms whose name ends in `_seconds`.
 ///
@@ -50,7 +51,8 @@ impl Registry {
 
     /// Every series in the Prometheus text format.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let gauges = format!("{SECONDS_SUFFIX} gauge\n");
+        self.handle.render().replace(&gauges, &format!("{SECONDS_SUFFIX} counter\n"))
     }
 
     /// Folds observations into buckets until dropped; never returns.
