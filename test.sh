@@ -95,7 +95,7 @@ install_mitmproxy
 say "Building everything, once"
 cargo test --workspace --release --locked --no-run --quiet
 export CULVERT_BIN_DIR=$target/release
-for binary in culvert culvert-relay; do
+for binary in culvert culvert-relay culvert-loadtest; do
     [ -x "$CULVERT_BIN_DIR/$binary" ] || missing "the build left no $CULVERT_BIN_DIR/$binary"
 done
 built=$((SECONDS - start))
