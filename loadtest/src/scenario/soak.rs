@@ -25,6 +25,8 @@ use crate::stage::{Ending, Phase, Stage};
 const SETTLING: Duration = Duration::from_secs(300);
 /// Of a run that is too short for it, this part.
 const SETTLING_PART: u32 = 6;
+/// By how much a point may come later than its second.
+const LATE: Duration = Duration::from_millis(500);
 /// Comers that are in their topics at a time.
 const STAYING: usize = 32;
 
@@ -205,7 +207,7 @@ async fn come_and_go(
 /// `None` without a value in each part.
 pub(crate) fn growth(points: impl Iterator<Item = (Duration, u64)> + Clone) -> Option<f64> {
     let end = points.clone().map(|(at, _)| at).max()?;
-    let settled = SETTLING.min(end / SETTLING_PART);
+    let settled = SETTLING.min(end / SETTLING_PART) + LATE;
     // A process that did not run has no memory.
     let points = points.filter(|(_, resident)| *resident > 0);
     let first = points.clone().filter(|(at, _)| *at <= settled).map(|(_, resident)| resident).max()?;
