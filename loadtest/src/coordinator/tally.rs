@@ -11,6 +11,9 @@ use crate::measure::{Encoded, Sample, Series, Times};
 /// several seconds become one point.
 const POINTS: u64 = 900;
 
+/// A sample that comes by less than this too late belongs to the second that it was meant for.
+const HALF: Duration = Duration::from_millis(500);
+
 /// How many seconds become one point of a run of this length.
 pub(super) fn seconds_per_point(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs().div_ceil(POINTS).max(1)).unwrap_or(u32::MAX)
@@ -27,6 +30,8 @@ pub(super) struct Tally {
     times: BTreeMap<Series, Times>,
     /// Seconds that somebody told of.
     told: BTreeSet<u32>,
+    /// Workers and seconds before that of a sample which it tells of, too.
+    covered: BTreeSet<(usize, u32)>,
 }
 
 struct Second {
@@ -38,8 +43,10 @@ struct Second {
 pub(super) struct Sum {
     pub(super) total: Sample,
     pub(super) timeline: Vec<Sample>,
-    /// Workers and seconds without a sample.
+    /// Workers and seconds of which no sample tells.
     pub(super) gaps: Vec<(usize, u32)>,
+    /// Workers and seconds of which only the sample of a later second tells, because it came late.
+    pub(super) late: Vec<(usize, u32)>,
 }
 
 impl Tally {
@@ -52,6 +59,7 @@ impl Tally {
             total: Sample::default(),
             times: BTreeMap::new(),
             told: BTreeSet::new(),
+            covered: BTreeSet::new(),
         }
     }
 
@@ -69,6 +77,9 @@ impl Tally {
         second.sample.span = second.sample.span.max(sample.span);
         second.from[worker] = true;
         self.told.insert(number);
+        let since = (sample.at.saturating_sub(sample.span) + HALF).as_secs();
+        let first = u32::try_from(since).unwrap_or(u32::MAX).saturating_add(1);
+        self.covered.extend((first..number).map(|second| (worker, second)));
         if second.from.iter().all(|told| *told) {
             let whole = second.sample.clone();
             self.open.remove(&number);
@@ -113,13 +124,14 @@ impl Tally {
         let untold =
             (1..=self.told.last().copied().unwrap_or_default()).filter(|number| !self.told.contains(number));
         gaps.extend(untold.flat_map(|number| (0..self.workers).map(move |worker| (worker, number))));
+        let (late, gaps) = gaps.into_iter().partition(|gap| self.covered.contains(gap));
         let mut total = self.total;
         let timeline: Vec<Sample> = self.points.into_values().collect();
         total.at = timeline.last().map_or(Duration::ZERO, |last| last.at);
         total.span = total.at;
         total.connections = timeline.last().map_or(0, |last| last.connections);
         total.times = self.times.iter().map(|(series, times)| (*series, Encoded::of(times))).collect();
-        Ok(Sum { total, timeline, gaps })
+        Ok(Sum { total, timeline, gaps, late })
     }
 }
 
@@ -166,6 +178,17 @@ mod tests {
         let sum = tally.sum().unwrap();
         assert_eq!(sum.gaps, [(1, 2), (0, 3), (1, 3)]);
         assert_eq!(sum.total.count(Count::Delivered), 25, "what was told counts");
+    }
+
+    #[test]
+    fn a_late_sample_tells_of_the_seconds_before_it() {
+        let mut tally = Tally::new(1, 1);
+        tally.second(0, 1, &sample(1, 5)).unwrap();
+        let late = Sample { at: 3 * SECOND + SECOND / 5, span: 2 * SECOND + SECOND / 5, ..sample(3, 10) };
+        tally.second(0, 3, &late).unwrap();
+        tally.second(0, 5, &sample(5, 5)).unwrap();
+        let sum = tally.sum().unwrap();
+        assert_eq!((sum.late, sum.gaps), (vec![(0, 2)], vec![(0, 4)]), "the fourth is really missing");
     }
 
     #[test]
