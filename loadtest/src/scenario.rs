@@ -5,16 +5,21 @@
 //! under way.
 
 pub mod chaos;
+pub mod churn;
+pub mod fanout;
 mod field;
 pub mod files;
 mod flow;
 mod group;
 pub mod idle;
 pub mod latency;
+pub mod mixed;
 mod pacer;
 pub mod size;
+pub mod slow;
 pub mod soak;
 pub mod steady;
+pub mod storm;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,8 +38,18 @@ pub enum Scenario {
     Steady(steady::Steady),
     /// Frames at a fixed rate, each timed from the moment at which it was due.
     Latency(latency::Latency),
+    /// Interactive pairs beside others that send as fast as they can: what bulk does to latency.
+    Mixed(mixed::Mixed),
+    /// Groups in which everybody hears everybody, by broadcast or one by one.
+    Fanout(fanout::Fanout),
+    /// Readers that stop, beside readers that do not.
+    Slow(slow::Slow),
     /// Peers that are connected and silent: memory per peer, and what connecting costs.
     Idle(idle::Idle),
+    /// All peers lose their connections at once and come back at once.
+    Storm(storm::Storm),
+    /// Members come and go, and everybody in a topic has to hear of it.
+    Churn(churn::Churn),
     /// Files passed from peer to peer, each compared with what was sent.
     Files(files::Files),
     /// Load for hours: fails if a relay's memory grows.
@@ -49,7 +64,12 @@ impl Scenario {
         match self {
             Scenario::Steady(_) => "steady",
             Scenario::Latency(_) => "latency",
+            Scenario::Mixed(_) => "mixed",
+            Scenario::Fanout(_) => "fanout",
+            Scenario::Slow(_) => "slow",
             Scenario::Idle(_) => "idle",
+            Scenario::Storm(_) => "storm",
+            Scenario::Churn(_) => "churn",
             Scenario::Files(_) => "files",
             Scenario::Soak(_) => "soak",
             Scenario::Chaos(_) => "chaos",
@@ -64,7 +84,12 @@ impl Scenario {
         match self {
             Scenario::Steady(steady) => steady.check(plan),
             Scenario::Latency(latency) => latency.check(plan),
+            Scenario::Mixed(mixed) => mixed.check(plan),
+            Scenario::Fanout(fanout) => fanout.check(plan),
+            Scenario::Slow(slow) => slow.check(plan),
             Scenario::Idle(idle) => idle.check(plan),
+            Scenario::Storm(storm) => storm.check(plan),
+            Scenario::Churn(churn) => churn.check(plan),
             Scenario::Files(files) => files.check(plan),
             Scenario::Soak(soak) => soak.check(plan),
             Scenario::Chaos(chaos) => chaos.check(plan),
@@ -76,10 +101,24 @@ impl Scenario {
         match self {
             Scenario::Steady(steady) => steady.connections(),
             Scenario::Latency(latency) => latency.connections(),
+            Scenario::Mixed(mixed) => mixed.connections(),
+            Scenario::Fanout(fanout) => fanout.connections(),
+            Scenario::Slow(slow) => slow.connections(),
             Scenario::Idle(idle) => idle.connections(),
+            Scenario::Storm(storm) => storm.connections(),
+            Scenario::Churn(churn) => churn.connections(),
             Scenario::Files(files) => 2 * files.transfers,
             Scenario::Soak(soak) => soak.connections(),
             Scenario::Chaos(chaos) => chaos.connections(),
+        }
+    }
+
+    /// Workers that it needs at least to measure what it promises.
+    pub fn workers_at_least(&self) -> usize {
+        match self {
+            // The interactive pairs are to have a worker of their own.
+            Scenario::Mixed(_) => 2,
+            _ => 1,
         }
     }
 
@@ -109,7 +148,12 @@ pub async fn run(stage: Stage) -> Result<Ending> {
     match stage.plan().scenario.clone() {
         Scenario::Steady(steady) => steady::run(&steady, &stage).await,
         Scenario::Latency(latency) => latency::run(&latency, &stage).await,
+        Scenario::Mixed(mixed) => mixed::run(&mixed, &stage).await,
+        Scenario::Fanout(fanout) => fanout::run(&fanout, &stage).await,
+        Scenario::Slow(slow) => slow::run(&slow, &stage).await,
         Scenario::Idle(idle) => idle::run(&idle, &stage).await,
+        Scenario::Storm(storm) => storm::run(&storm, &stage).await,
+        Scenario::Churn(churn) => churn::run(&churn, &stage).await,
         Scenario::Files(files) => files::run(&files, &stage).await,
         Scenario::Soak(soak) => soak::run(&soak, &stage).await,
         Scenario::Chaos(chaos) => chaos::run(&chaos, &stage).await,

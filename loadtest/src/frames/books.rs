@@ -17,6 +17,8 @@ use crate::stage::Ending;
 
 /// Holes of a flow that are remembered, to tell late frames from doubled ones.
 const HOLES: usize = 100_000;
+/// How long frames that still arrive, or are still reported, are waited for.
+const LONGEST: Duration = Duration::from_secs(45);
 /// How often it is asked whether all has settled.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -173,11 +175,17 @@ impl Accounts {
         self.0.borrow().iter().map(|books| books.open()).sum()
     }
 
-    /// Waits until nothing is under way any more, and no longer than this.
-    pub async fn settle(&self, longest: Duration) {
-        let end = Instant::now() + longest;
-        while self.under_way() > 0 && Instant::now() < end {
+    /// Waits until nothing is under way any more; no longer than this without any progress, and no longer
+    /// than [`LONGEST`] at all.
+    pub async fn settle(&self, quiet: Duration) {
+        let end = Instant::now() + LONGEST;
+        let (mut open, mut progress) = (self.under_way(), Instant::now());
+        while open > 0 && progress.elapsed() < quiet && Instant::now() < end {
             tokio::time::sleep(POLL).await;
+            let now = self.under_way();
+            if now != open {
+                (open, progress) = (now, Instant::now());
+            }
         }
     }
 

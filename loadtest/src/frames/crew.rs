@@ -35,6 +35,7 @@ pub struct Crew {
     recorder: Rc<Recorder>,
     alive: Rc<RefCell<VecDeque<Watched>>>,
     failures: RefCell<BTreeMap<&'static str, (u64, String)>>,
+    ends: RefCell<BTreeMap<String, u64>>,
     /// Keeps peers alive; it ends with the crew.
     _keeper: JoinSet<()>,
 }
@@ -76,7 +77,14 @@ impl Crew {
         let mut keeper = JoinSet::new();
         keeper.spawn_local(keep_alive(alive.clone()));
         let recorder = stage.recorder().clone();
-        Rc::new(Self { dialer, recorder, alive, failures: RefCell::default(), _keeper: keeper })
+        Rc::new(Self {
+            dialer,
+            recorder,
+            alive,
+            failures: RefCell::default(),
+            ends: RefCell::default(),
+            _keeper: keeper,
+        })
     }
 
     /// How many relays or balancers there are to choose from.
@@ -159,7 +167,7 @@ impl Crew {
             }
         });
         let all = all.buffered(AT_ONCE).try_collect().await;
-        all.with_context(|| format!("{} of the peers were connected", self.recorder.connections()))
+        all.with_context(|| format!("connecting failed after {} connections", self.recorder.connections()))
     }
 
     /// A relay that nobody has reached yet is not waited for.
@@ -181,12 +189,16 @@ impl Crew {
         if let Some(close) = ended.close() {
             self.recorder.closed(close);
         }
+        *self.ends.borrow_mut().entry(ended.to_string()).or_default() += 1;
     }
 
-    /// Says which attempts to connect failed, and why.
+    /// Says which attempts to connect failed and which connections ended, and why.
     pub fn conclude(&self, ending: &mut Ending) {
         for (reason, (number, example)) in &*self.failures.borrow() {
             ending.notes.push(format!("{number} attempts to connect failed ({reason}), such as: {example}"));
+        }
+        for (ended, number) in &*self.ends.borrow() {
+            ending.notes.push(format!("{number} connections ended that the load did not end: {ended}"));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use culvert_wire::{Frame, Handle, TopicId};
 use rand::RngExt;
+use tokio::sync::watch;
 
 use super::size::Size;
 use crate::frames::{Accounts, ConnectError, Crew, Dialer, Ended, Peer, backoff, nanos};
@@ -14,8 +15,7 @@ use crate::measure::{Count, Recorder, Series};
 use crate::plan::Share;
 use crate::stage::{Ending, Stage};
 
-/// How long frames that are under way at the end of a run are waited for. A relay itself gives up a peer
-/// that takes nothing for 30 s, and says so.
+/// How long frames that are under way at the end of a run are waited for while none arrives.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
 
 /// The surroundings of a frame-level scenario. For one thread, within a [`tokio::task::LocalSet`].
@@ -29,6 +29,8 @@ pub(super) struct Field {
     pub(super) topics: u64,
     epoch: Instant,
     over: Cell<bool>,
+    /// Whether receivers read.
+    reading: watch::Sender<bool>,
     ending: RefCell<Ending>,
 }
 
@@ -52,7 +54,21 @@ impl Field {
             topics: rand::rng().random(),
             epoch: stage.epoch(),
             over: Cell::new(false),
+            reading: watch::Sender::new(true),
             ending: RefCell::default(),
+        })
+    }
+
+    /// Another part of the same run with the same crew, which has books and an end of its own.
+    pub(super) fn beside(&self) -> Rc<Self> {
+        Rc::new(Self {
+            crew: self.crew.clone(),
+            recorder: self.recorder.clone(),
+            accounts: Accounts::default(),
+            over: Cell::new(false),
+            reading: watch::Sender::new(true),
+            ending: RefCell::default(),
+            ..*self
         })
     }
 
@@ -107,23 +123,30 @@ impl Field {
         Ok(())
     }
 
-    /// Calls `connect` until it succeeds, with random waits in between, and records how long that took
-    /// since `lost`. `None` if the run is over, or if trying again is of no use, which fails the run.
-    pub(super) async fn reconnect<T>(
+    /// Calls `connect` until it succeeds, and records how long that took since `lost`. At once if the load
+    /// itself ended the connection, else, and after every failure, after a random wait. `None` if the run is
+    /// over before, or if trying again is of no use, which fails the run.
+    pub(super) async fn come_back<T>(
         &self,
         lost: Instant,
-        ended: &Ended,
+        ended: Option<&Ended>,
         connect: impl AsyncFn() -> Result<T, ConnectError>,
     ) -> Option<T> {
-        if !ended.may_pass() {
+        if let Some(ended) = ended.filter(|ended| !ended.may_pass()) {
             self.fail(format!("a peer was shut out: {ended}"));
             return None;
         }
-        for attempt in 0.. {
-            tokio::time::sleep(backoff(attempt)).await;
-            if self.is_over() {
-                break;
+        let mut attempt = 0;
+        let mut wait = ended.is_some();
+        loop {
+            if wait {
+                tokio::time::sleep(backoff(attempt)).await;
+                attempt += 1;
+                if self.is_over() {
+                    return None;
+                }
             }
+            wait = true;
             match connect().await {
                 Ok(made) => {
                     self.recorder.record(Series::Reconnect, nanos(lost.elapsed()));
@@ -132,11 +155,24 @@ impl Field {
                 Err(error) if error.may_pass() => {}
                 Err(error) => {
                     self.fail(format!("a peer could not come back: {error}"));
-                    break;
+                    return None;
                 }
             }
         }
-        None
+    }
+
+    /// Has receivers stop reading, or go on.
+    pub(super) fn read(&self, reading: bool) {
+        self.reading.send_replace(reading);
+    }
+
+    /// Waits while receivers are not to read.
+    pub(super) async fn may_read(&self) {
+        if !*self.reading.borrow() {
+            let mut reading = self.reading.subscribe();
+            // It cannot fail: the other side is here.
+            let _reading = reading.wait_for(|reading| *reading).await;
+        }
     }
 
     /// Tells senders to stop.
@@ -144,17 +180,26 @@ impl Field {
         self.over.set(true);
     }
 
+    /// Adds what another part of the run found.
+    pub(super) fn absorb(&self, other: Ending) {
+        let mut ending = self.ending.borrow_mut();
+        ending.failures.extend(other.failures);
+        ending.notes.extend(other.notes);
+    }
+
     /// Stops the senders, waits for what is under way, and closes the books.
-    pub(super) async fn finish(&self) -> Ending {
+    pub(super) async fn close_books(&self) -> Ending {
         self.stop();
         self.accounts.settle(SETTLE).await;
         let mut ending = self.ending.take();
         self.accounts.close(&self.recorder, &mut ending);
+        ending
+    }
+
+    /// The end of a run: closes the books, and says how connections failed and ended.
+    pub(super) async fn finish(&self) -> Ending {
+        let mut ending = self.close_books().await;
         self.crew.conclude(&mut ending);
-        let disconnected = self.recorder.count(Count::Disconnected);
-        if disconnected > 0 {
-            ending.notes.push(format!("{disconnected} connections ended that the load did not end itself"));
-        }
         ending
     }
 }

@@ -24,30 +24,35 @@ const TIMED: u64 = 16;
 /// change in the same instant.
 const CHANGE: Duration = Duration::from_millis(100);
 
-/// By which series the time of a frame is recorded.
+/// As which series the time of a frame is recorded.
 pub(super) struct Times {
-    one_way: Series,
+    before: Option<Series>,
     /// From when on, by the stage's clock, another series is meant.
     change: Cell<u64>,
-    changed: Series,
+    after: Option<Series>,
     /// Every how many frames one is timed.
     every: u64,
 }
 
 impl Times {
-    /// All frames, as [`Series::OneWay`].
-    pub(super) fn all() -> Self {
-        Self { one_way: Series::OneWay, change: Cell::new(u64::MAX), changed: Series::OneWay, every: 1 }
+    /// All frames, as this series.
+    pub(super) fn all(series: Series) -> Self {
+        Self { before: Some(series), change: Cell::new(u64::MAX), after: None, every: 1 }
     }
 
     /// Some of them: of frames that are sent as fast as they can be.
     pub(super) fn some() -> Self {
-        Self { every: TIMED, ..Self::all() }
+        Self { every: TIMED, ..Self::all(Series::OneWay) }
+    }
+
+    /// None.
+    pub(super) fn none() -> Self {
+        Self { before: None, ..Self::some() }
     }
 
     /// All frames, as the first series and, after [`Times::change`], as the second.
     pub(super) fn of(before: Series, after: Series) -> Self {
-        Self { one_way: before, changed: after, ..Self::all() }
+        Self { after: Some(after), ..Self::all(before) }
     }
 
     /// Circumstances change at this moment of the stage's clock.
@@ -57,15 +62,11 @@ impl Times {
 
     /// The series of a frame that was due at this moment.
     fn series(&self, at: u64) -> Option<Series> {
-        let change = self.change.get();
-        if change == u64::MAX {
-            return Some(self.one_way);
-        }
-        let guard = nanos(CHANGE);
-        if at + guard < change {
-            Some(self.one_way)
-        } else if at >= change + guard {
-            Some(self.changed)
+        let (change, guard) = (self.change.get(), nanos(CHANGE));
+        if at.saturating_add(guard) < change {
+            self.before
+        } else if at >= change.saturating_add(guard) {
+            self.after
         } else {
             None
         }
@@ -123,12 +124,15 @@ pub(super) async fn receive(
     mut end: End,
     mut answer: Answer,
     times: Rc<Times>,
-    answers: bool,
+    flows: Flows,
 ) -> Ended {
     let recorder = field.recorder.clone();
-    let mut tracks = Tracks::new(&end.handles, answers);
+    let mut tracks = Tracks::new(&end.handles, flows);
     let mut unacknowledged = 0;
     loop {
+        if flows == Flows::Topics {
+            field.may_read().await;
+        }
         if let Err(ended) = end.peer.fill().await {
             return ended;
         }
@@ -146,9 +150,7 @@ pub(super) async fn receive(
                     }
                     arrived += 1;
                     bytes += payload.len() as u64;
-                    if answers {
-                        recorder.record(Series::RoundTrip, now.saturating_sub(stamp.at));
-                    } else if stamp.number.is_multiple_of(times.every)
+                    if stamp.number.is_multiple_of(times.every)
                         && let Some(series) = times.series(stamp.at)
                     {
                         recorder.record(series, now.saturating_sub(stamp.at));
@@ -235,30 +237,38 @@ pub(super) async fn send(
     }
 }
 
-/// The numbers that an end has seen: by topic, or by who answered.
+/// Which frames that an end receives are numbered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flows {
+    /// One sender's in each topic.
+    Topics,
+    /// Each sender's in the only topic.
+    Senders,
+}
+
+/// The numbers that an end has seen.
 struct Tracks {
     tracks: Vec<Track>,
     /// The place of each handle.
     handles: Vec<usize>,
-    by_sender: bool,
+    flows: Flows,
 }
 
 impl Tracks {
-    fn new(handles: &[Handle], by_sender: bool) -> Self {
+    fn new(handles: &[Handle], flows: Flows) -> Self {
         let largest = handles.iter().map(|handle| usize::from(handle.0)).max().unwrap_or_default();
         let mut places = vec![0; largest + 1];
         for (place, handle) in handles.iter().enumerate() {
             places[usize::from(handle.0)] = place;
         }
         let tracks = (0..handles.len().max(1)).map(|_| Track::default()).collect();
-        Self { tracks, handles: places, by_sender }
+        Self { tracks, handles: places, flows }
     }
 
     fn of(&mut self, handle: Handle, sender: u16) -> &mut Track {
-        let place = if self.by_sender {
-            usize::from(sender)
-        } else {
-            self.handles.get(usize::from(handle.0)).copied().unwrap_or_default()
+        let place = match self.flows {
+            Flows::Senders => usize::from(sender),
+            Flows::Topics => self.handles.get(usize::from(handle.0)).copied().unwrap_or_default(),
         };
         if place >= self.tracks.len() {
             self.tracks.resize_with(place + 1, Track::default);
@@ -268,3 +278,34 @@ impl Tracks {
 }
 
 const _: () = assert!(ACK_LEN < STAMP_LEN);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_around_a_change_are_not_timed_and_the_others_on_their_side() {
+        let times = Times::of(Series::OneWay, Series::OneWayLoaded);
+        let second = 1_000_000_000;
+        assert_eq!(times.series(second), Some(Series::OneWay), "no change is known");
+        times.change(2 * second);
+        assert_eq!(times.series(second), Some(Series::OneWay));
+        assert_eq!(times.series(2 * second - 1), None);
+        assert_eq!(times.series(2 * second + 1), None);
+        assert_eq!(times.series(3 * second), Some(Series::OneWayLoaded));
+        assert_eq!(Times::none().series(second), None);
+    }
+
+    #[test]
+    fn acknowledgements_add_up_and_the_last_one_can_be_repeated() {
+        let mut acks = Acks::new(Class::Normal, Handle(1), ConnId(2)).unwrap();
+        let numbers = |bytes: &[u8], message: usize| -> Vec<u32> {
+            bytes.chunks(message).filter_map(|one| acknowledged(&one[message - ACK_LEN..])).collect()
+        };
+        let message = acks.message;
+        assert_eq!(numbers(acks.next(3), message), [16, 32, 48]);
+        assert_eq!(numbers(acks.next(0), message), [48]);
+        assert_eq!(numbers(acks.next(1), message), [64]);
+        assert_eq!(acknowledged(&[0; STAMP_LEN]), None);
+    }
+}

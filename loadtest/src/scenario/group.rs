@@ -15,10 +15,10 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
 use super::field::{Field, join};
-use super::flow::{Answer, Times, receive};
+use super::flow::{Answer, Flows, Times, receive};
 use super::size::Size;
 use crate::frames::{Books, ConnectError, Ended, LARGE_BUFFER, Link, Peer, Ring, Slot, topic};
-use crate::measure::Count;
+use crate::measure::{Count, Series};
 
 /// Most bytes of messages that a sender has put together in advance, if it needs no more.
 const RING_BYTES: usize = 1 << 20;
@@ -136,7 +136,8 @@ pub(super) async fn keep(
         if field.is_over() {
             return;
         }
-        next = field.reconnect(lost, &ended, async || Group::connect(&field, number, &shape).await).await;
+        next =
+            field.come_back(lost, Some(&ended), async || Group::connect(&field, number, &shape).await).await;
     }
 }
 
@@ -191,17 +192,12 @@ pub(super) async fn attend(
     }
     let link = group.sender.peer.link.clone();
     *seat.0.borrow_mut() = Some(Sitting { link, ring, books: books.clone() });
-    // Echoes come back to the sender.
-    tasks.spawn_local(receive(
-        field.clone(),
-        books.clone(),
-        group.sender,
-        Answer::Nothing,
-        times.clone(),
-        true,
-    ));
+    // What comes back to the sender are echoes.
+    let echoes = Rc::new(Times::all(Series::RoundTrip));
+    let (to_field, to_books) = (field.clone(), books.clone());
+    tasks.spawn_local(receive(to_field, to_books, group.sender, Answer::Nothing, echoes, Flows::Senders));
     for (end, answer) in group.receivers.into_iter().zip(answers) {
-        tasks.spawn_local(receive(field.clone(), books.clone(), end, answer, times.clone(), false));
+        tasks.spawn_local(receive(field.clone(), books.clone(), end, answer, times.clone(), Flows::Topics));
     }
     let ended = first(&mut tasks).await;
     *seat.0.borrow_mut() = None;

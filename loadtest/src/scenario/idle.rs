@@ -1,7 +1,10 @@
 //! Peers that are connected and silent: what a connection costs that does nothing.
+//!
+//! They connect while it is measured, so that the relays' processor time and the times to connect are those
+//! of connecting.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -12,9 +15,10 @@ use tokio::task::JoinSet;
 
 use super::field::{Field, join};
 use super::size::Size;
+use super::steady::check_rate;
 use crate::frames::{ConnectError, Ended, Event, Peer, SMALL_BUFFER, topic};
 use crate::plan::Plan;
-use crate::stage::{Ending, Stage};
+use crate::stage::{Ending, Phase, Stage};
 
 /// Settings of `idle`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
@@ -22,6 +26,9 @@ pub struct Idle {
     /// Peers that connect, join a topic with one other, and then only keep their connections alive.
     #[arg(long, default_value_t = 1000)]
     pub peers: usize,
+    /// Peers a second that connect, of all workers together; as fast as they are let in if it is not given.
+    #[arg(long)]
+    pub rate: Option<f64>,
     /// Has every peer first send a ping with so much padding, and get it back: the memory that the relay
     /// needed for it must be free again while the peer is idle.
     #[arg(long)]
@@ -33,6 +40,7 @@ impl Idle {
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         let workers = plan.share.of;
         ensure!(self.peers >= workers, "--peers must be at least {workers}, one for each worker");
+        check_rate("--rate", self.rate)?;
         if let Some(size) = self.frame_first {
             let fits = (1..=MAX_PAYLOAD).contains(&size.0);
             ensure!(fits, "--frame-first must be from 1B to {}KiB", MAX_PAYLOAD / 1024);
@@ -57,11 +65,31 @@ pub(super) struct Resting {
 pub(super) async fn run(settings: &Idle, stage: &Stage) -> Result<Ending> {
     let field = Field::new(stage).await?;
     let resting = Resting { topics: 1, first_frame: settings.frame_first.map(|size| size.0) };
-    let peers = gather(&field, stage.share().part(settings.peers), resting).await?;
+    let count = stage.share().part(settings.peers);
     let mut tasks = JoinSet::new();
-    rest(&field, peers, resting, &mut tasks);
     stage.ready().await;
-    stage.over().await;
+    stage.reached(Phase::Measuring).await;
+    let began = tokio::time::Instant::now();
+    let step = settings.rate.map_or(0.0, |rate| 1.0 / stage.share().rate(rate));
+    let peers = field.crew.gather(count, async |local| {
+        tokio::time::sleep_until(began + Duration::from_secs_f64(local as f64 * step)).await;
+        connect(&field, local, resting).await
+    });
+    tokio::select! {
+        peers = peers => {
+            let took = began.elapsed();
+            rest(&field, peers?, resting, &mut tasks);
+            field.note(format!("{count} peers of a worker were connected after {:.1} s", took.as_secs_f64()));
+            stage.over().await;
+        }
+        () = stage.over() => {
+            let there = field.recorder.connections();
+            field.fail(format!(
+                "only {there} of {count} peers of a worker were connected within --duration: give more time, \
+                 or see why connecting failed"
+            ));
+        }
+    }
     Ok(field.finish().await)
 }
 
@@ -83,7 +111,8 @@ pub(super) fn rest(field: &Rc<Field>, peers: Vec<Peer>, resting: Resting, tasks:
                 if field.is_over() {
                     return;
                 }
-                next = field.reconnect(lost, &ended, async || connect(&field, local, resting).await).await;
+                next =
+                    field.come_back(lost, Some(&ended), async || connect(&field, local, resting).await).await;
             }
         });
     }
@@ -107,7 +136,7 @@ pub(super) async fn listen(field: &Field, mut peer: Peer) -> Ended {
 }
 
 /// One peer, in its topics with the neighbour that has the same number but for the last bit.
-async fn connect(field: &Field, local: usize, resting: Resting) -> Result<Peer, ConnectError> {
+pub(super) async fn connect(field: &Field, local: usize, resting: Resting) -> Result<Peer, ConnectError> {
     let mut peer = field.crew.connect(field.number(local), SMALL_BUFFER).await?;
     for index in 0..resting.topics {
         join(&field.crew, &mut peer, shared_topic(field, local / 2, index)).await?;

@@ -13,6 +13,7 @@ use super::flow::Times;
 use super::group::Shape;
 use super::size::{Size, class};
 use super::steady::{Mode, check_rate, check_sizes, gather, pace, sit_down};
+use crate::measure::Series;
 use crate::plan::Plan;
 use crate::sessions::{self, Pace};
 use crate::stage::{Ending, Stage};
@@ -54,7 +55,10 @@ impl Latency {
         ensure!(self.pairs >= workers, "--pairs must be at least {workers}, one for each worker");
         if self.mode == Mode::Sessions {
             let plain = !self.round_trip && self.class == Class::Normal && !self.same_node;
-            ensure!(plain, "--mode sessions goes without --round-trip, --class and --same-node: leave them out");
+            ensure!(
+                plain,
+                "--mode sessions goes without --round-trip, --class and --same-node: leave them out"
+            );
             return self.sessions().check();
         }
         check_rate("--rate-per-pair", Some(self.rate_per_pair))?;
@@ -94,7 +98,7 @@ pub(super) async fn run(settings: &Latency, stage: &Stage) -> Result<Ending> {
     let count = stage.share().part(settings.pairs);
     let groups = gather(&field, count, &shape).await?;
     let mut tasks = JoinSet::new();
-    let times = Rc::new(Times::all());
+    let times = Rc::new(Times::all(Series::OneWay));
     let seats = sit_down(&field, &shape, &times, settings.round_trip, groups, &mut tasks);
     stage.ready().await;
     pace(&field, seats, settings.rate_per_pair * count as f64, &mut tasks);

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::field::Field;
-use super::flow::{ACKNOWLEDGED_AT_ONCE, Acks, Answer, Times, receive, send};
+use super::flow::{ACKNOWLEDGED_AT_ONCE, Acks, Answer, Flows, Times, receive, send};
 use super::group::{Group, Seat, Shape, attend, first, keep};
 use super::idle::{self, Resting};
 use super::pacer::Pacer;
 use super::size::{Size, class};
 use crate::frames::{Books, Ended};
+use crate::measure::Series;
 use crate::plan::Plan;
 use crate::sessions::{self, Pace};
 use crate::stage::{Ending, Stage};
@@ -154,12 +155,14 @@ pub(super) async fn run(settings: &Steady, stage: &Stage) -> Result<Ending> {
     stage.ready().await;
     match settings.rate {
         None => {
+            let times = Rc::new(Times::some());
             for group in groups {
-                tasks.spawn_local(keep_window(field.clone(), shape.clone(), settings.window, group));
+                let (field, shape, times) = (field.clone(), shape.clone(), times.clone());
+                tasks.spawn_local(keep_window(field, shape, settings.window, times, group));
             }
         }
         Some(rate) => {
-            let times = Rc::new(Times::all());
+            let times = Rc::new(Times::all(Series::OneWay));
             let seats = sit_down(&field, &shape, &times, false, groups, &mut tasks);
             pace(&field, seats, share.rate(rate), &mut tasks);
         }
@@ -179,11 +182,17 @@ pub(super) async fn gather(field: &Field, count: usize, shape: &Shape) -> Result
 }
 
 /// Keeps windows of frames in flight within a group, however often it has to be connected anew.
-pub(super) async fn keep_window(field: Rc<Field>, shape: Rc<Shape>, window: usize, group: Group) {
+pub(super) async fn keep_window(
+    field: Rc<Field>,
+    shape: Rc<Shape>,
+    window: usize,
+    times: Rc<Times>,
+    group: Group,
+) {
     let books = field.accounts.open();
     let work = {
         let (field, shape, books) = (field.clone(), shape.clone(), books.clone());
-        async move |group| in_flight(&field, &shape, &books, window, group).await
+        async move |group| in_flight(&field, &shape, &books, window, &times, group).await
     };
     keep(field, shape, books, group, work).await;
 }
@@ -194,17 +203,17 @@ async fn in_flight(
     shape: &Shape,
     books: &Rc<Books>,
     window: usize,
+    times: &Rc<Times>,
     group: Group,
 ) -> Result<Ended> {
     let ring = group.ring(field, shape)?;
-    let times = Rc::new(Times::some());
     let to = group.sender.peer.conn;
     let receivers: Vec<_> = group.receivers.iter().map(|end| end.peer.conn).collect();
     let window = (window * receivers.len()) as u64;
     let mut tasks = JoinSet::new();
     for end in group.receivers {
         let answer = Answer::Acknowledge(Acks::new(shape.class, end.handles[0], to)?);
-        tasks.spawn_local(receive(field.clone(), books.clone(), end, answer, times.clone(), false));
+        tasks.spawn_local(receive(field.clone(), books.clone(), end, answer, times.clone(), Flows::Topics));
     }
     tasks.spawn_local(send(field.clone(), books.clone(), group.sender, ring, window, receivers));
     Ok(first(&mut tasks).await)
