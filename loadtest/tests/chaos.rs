@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use culvert_loadtest::measure::{Count, Series};
 use culvert_loadtest::report::{Report, Role};
+use culvert_testkit::Identity;
 use culvert_testkit::process::Plan;
 use culvert_testkit::relay::Embedded;
 use culvert_testkit::report::{full, measured};
@@ -136,6 +137,18 @@ async fn steady_and_latency_run_with_sessions_too() {
         assert!(report.total.count(Count::Delivered) > 50, "{settings}: {:?}", report.total.counts);
         assert!(report.notes.iter().any(|note| note.starts_with("the ledger of messages has 4 flows")));
     }
+    // Two workers, TLS with an authority of its own, and a ticket for every peer.
+    let folder = TempDir::new().unwrap();
+    let key = folder.path().join("key.pem");
+    std::fs::write(&key, Identity::random().unwrap().private_pem().unwrap()).unwrap();
+    let closed = format!(
+        "steady --pairs 4 --rate 200 --mode sessions --spawn 2 --workers 2 --tls --ticket-key {}",
+        key.display()
+    );
+    let ran = run(2, &closed).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    assert!(ran.report.unwrap().total.count(Count::Delivered) > 200, "{}", ran.printed);
+
     let ran = run(2, "steady --spawn 1 --mode sessions --group 3").await;
     assert!(ran.code.is_some_and(|code| code != 0) && ran.printed.contains("--group"), "{}", ran.printed);
 }

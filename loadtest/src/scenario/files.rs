@@ -63,8 +63,9 @@ struct Lane {
 
 impl Files {
     /// See [`crate::scenario::Scenario::check`].
-    pub(super) fn check(&self, _plan: &Plan) -> Result<()> {
-        ensure!(self.transfers > 0, "--transfers must be at least 1");
+    pub(super) fn check(&self, plan: &Plan) -> Result<()> {
+        let workers = plan.share.of;
+        ensure!(self.transfers >= workers, "--transfers must be at least {workers}, one for each worker");
         ensure!(!self.sizes.is_empty(), "--sizes must name at least one size");
         let empty = self.sizes.iter().any(|size| size.0 == 0);
         ensure!(!empty, "--sizes must not contain 0: an empty file is no load");

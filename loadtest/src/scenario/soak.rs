@@ -135,15 +135,17 @@ impl Both {
     }
 
     pub(super) async fn run(self, stage: &Stage) -> Result<Ending> {
-        let sessions = match self.sessions.pairs {
+        // A worker of many may have no share in one of them.
+        let share = stage.share();
+        let sessions = match share.part(self.sessions.pairs) {
             0 => None,
             _ => Some(Sessions::connect(self.sessions, stage).await?),
         };
-        let lanes = match self.lanes.lanes {
+        let lanes = match share.part(self.lanes.lanes) {
             0 => None,
             _ => Some(Lanes::connect(self.lanes, stage).await?),
         };
-        let comers = stage.share().rate(self.comers);
+        let comers = share.rate(self.comers);
         let crew = if comers > 0.0 { Some(Crew::new(stage).await?) } else { None };
         stage.ready().await;
         let (sessions, lanes) = (sessions.map(Sessions::start), lanes.map(Lanes::start));
