@@ -184,3 +184,70 @@ impl State {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Bytes of a message; some of them fit what the kernel takes.
+    const MESSAGE: usize = 64 << 10;
+
+    async fn pair() -> (Link, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Link::new(Socket::Plain(near.unwrap())), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_is_kept_up_to_a_bound_and_written_on_in_order() {
+        let (link, mut far) = pair().await;
+        let mut posted = 0;
+        while link.post(&[posted; MESSAGE]).unwrap() {
+            posted += 1;
+        }
+        assert!(link.is_behind());
+        assert!(usize::from(posted) * MESSAGE > KEPT, "{posted} messages: the kernel takes some, too");
+        let read = async {
+            let mut message = [0; MESSAGE];
+            for number in 0..posted {
+                far.read_exact(&mut message).await.unwrap();
+                assert!(message.iter().all(|byte| *byte == number), "message {number}");
+            }
+            // An empty message back, which ends the reading that writes on.
+            far.write_all(&[0x82, 0]).await.unwrap();
+        };
+        let mut inbox = Inbox::new(64);
+        let both = async { tokio::join!(link.fill(&mut inbox), read) };
+        tokio::time::timeout(Duration::from_secs(30), both).await.unwrap().0.unwrap();
+        assert!(!link.is_behind());
+        assert_eq!(inbox.message().unwrap(), Some(&[][..]));
+        assert!(link.post(&[7]).unwrap());
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_between_the_parts_of_a_batch() {
+        let (link, mut far) = pair().await;
+        let batch = vec![1; 32 << 20];
+        let write = async {
+            // Not all of it fits, so the first poll leaves it half written.
+            let mut writing = std::pin::pin!(link.write_all(&batch));
+            assert!(futures_util::poll!(&mut writing).is_pending());
+            assert!(!link.post(&[2]).unwrap());
+            writing.await.unwrap();
+            assert!(link.post(&[3]).unwrap());
+        };
+        let read = async {
+            let mut all = vec![0; batch.len() + 1];
+            far.read_exact(&mut all).await.unwrap();
+            assert!(all[..batch.len()].iter().all(|byte| *byte == 1));
+            assert_eq!(all.last(), Some(&3));
+        };
+        let both = async { tokio::join!(write, read) };
+        tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    }
+}

@@ -110,6 +110,13 @@ pub(super) async fn run(settings: &Mixed, stage: &Stage) -> Result<Ending> {
         rustix::process::nice(nice)?;
     }
     let field = Field::new(stage).await?;
+    if share.of == 1 {
+        field.note(
+            "one worker made bulk and timed the interactive pairs: their delay is in part its own; give \
+             --workers 2"
+                .to_owned(),
+        );
+    }
     let bulk = field.beside();
     let (shape, bulk_shape) = (Rc::new(settings.shape()), Rc::new(settings.bulk_shape()));
     let groups = gather(&field, pairs, &shape).await?;
