@@ -5,6 +5,8 @@
 //! processors and memory, adds the workers' samples up and writes the [`report`]. A worker ([`worker`])
 //! plays a [`scenario`] on a [`stage`] and sends what it [`measure`]s once a second. Load is made of raw
 //! wire frames ([`frames`]) or of end-to-end sessions through the client library ([`sessions`]).
+//!
+//! While [`faults`] are made, sessions and raw frames in [`lanes`] keep a [`ledger`] that must balance.
 
 pub mod args;
 pub mod control;

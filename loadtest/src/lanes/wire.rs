@@ -17,7 +17,7 @@ pub(super) const BEAT: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(5);
 /// From the dial to the answer to the join. Short, because a balancer may choose a relay that hangs.
 const ENTERED: Duration = Duration::from_secs(5);
-/// The longest wait between two attempts to come back, before a random part is taken off.
+/// Attempts to come back after which the wait between them no longer grows: its bound is 1.6 s then.
 const TRIES: u32 = 4;
 
 /// A connection in a topic.
