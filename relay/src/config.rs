@@ -186,7 +186,7 @@ impl Default for Limits {
             node_queue_bytes: 1 << 30,
             verdict_backlog: 256,
             members_listed: culvert_wire::limits::MAX_MEMBERS,
-            read_buffer: 64 << 10,
+            read_buffer: 128 << 10,
             write_buffer: 64 << 10,
         }
     }

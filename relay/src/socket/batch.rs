@@ -131,12 +131,6 @@ impl Batch {
     }
 }
 
-impl Extend<Message> for Batch {
-    fn extend<T: IntoIterator<Item = Message>>(&mut self, messages: T) {
-        self.messages.extend(messages);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -145,7 +139,8 @@ mod tests {
 
     fn batch(sizes: &[usize]) -> (Batch, Vec<u8>) {
         let mut batch = Batch::default();
-        batch.extend(sizes.iter().enumerate().map(|(n, len)| Message::binary(&vec![n as u8; *len])));
+        let messages = sizes.iter().zip(0..).map(|(len, n)| Message::binary(&vec![n; *len]));
+        batch.room().extend(messages);
         let bytes = batch.messages.iter().flat_map(|message| message.wire().to_vec()).collect();
         (batch, bytes)
     }

@@ -31,6 +31,8 @@ pub(super) struct Session {
     /// Records that are to be written before any other.
     outgoing: Remainder,
     closed: bool,
+    /// After an error rustls is not asked for anything.
+    failed: bool,
 }
 
 /// What rustls says comes next.
@@ -45,7 +47,7 @@ impl Session {
     /// A session whose handshake is to come.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(invalid)?;
-        Ok(Self { tls, incoming: Vec::new(), outgoing: Remainder::default(), closed: false })
+        Ok(Self { tls, incoming: Vec::new(), outgoing: Remainder::default(), closed: false, failed: false })
     }
 
     /// Whether the handshake is not over.
@@ -85,9 +87,9 @@ impl Session {
                 Ok(Next::Again) => {}
                 Ok(Next::Blocked) => break,
                 Err(error) => {
-                    self.closed = true;
-                    // What rustls wants to tell the peer about it.
-                    while matches!(self.step(&mut wire[used..], &mut |_| {}), (_, Ok(Next::Again))) {}
+                    (self.closed, self.failed) = (true, true);
+                    // The alert about it, and nothing after that: rustls would take the same record again.
+                    let _ = self.step(&mut wire[used..], &mut |_| {});
                     return Err(invalid(error));
                 }
             }
@@ -157,6 +159,9 @@ impl Session {
         &mut self,
         mut write: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>) -> Result<usize, EncryptError>,
     ) -> io::Result<usize> {
+        if self.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         loop {
             // Its own partial record: what it remembers about that is by position.
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
@@ -195,3 +200,6 @@ fn encode(mut data: EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut Rema
 fn invalid(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests;
