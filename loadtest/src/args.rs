@@ -56,7 +56,8 @@ pub struct Common {
     #[arg(long, help_heading = TARGET, requires = "spawn")]
     tls: bool,
     /// Setting of spawned relays, such as queue-bytes=4MiB; may be given several times.
-    #[arg(long = "relay-arg", value_name = "NAME=VALUE", help_heading = TARGET, requires = "spawn")]
+    #[arg(long = "relay-arg", value_name = "NAME=VALUE", help_heading = TARGET, requires = "spawn",
+          allow_hyphen_values = true)]
     relay_args: Vec<RelaySetting>,
     /// PEM file with an authority that is trusted beside the system's.
     #[arg(long, value_name = "FILE", help_heading = TARGET, conflicts_with = "spawn")]
@@ -90,7 +91,7 @@ pub struct Common {
     /// For everything that is random, so that a run can be repeated.
     #[arg(long, value_name = "NUMBER", help_heading = RUN, default_value_t = 1)]
     seed: u64,
-    /// Worker processes on this machine [default: 1, or 0 with --worker].
+    /// Worker processes on this machine [default: as many as the scenario needs, mostly 1; 0 with --worker].
     #[arg(long, value_name = "N", help_heading = RUN)]
     workers: Option<usize>,
     /// Worker on another machine (`culvert-loadtest worker --listen …`); may be given several times.

@@ -106,7 +106,7 @@ fn text(Second { sample, relays }: &Second<'_>, duration: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let rate = sample.count(Count::Delivered) as f64 / span;
     let mut parts = vec![
-        Unit::Seconds.show(sample.at.as_secs_f64().round()),
+        whole_seconds(sample.at),
         format!("{} connections", sample.connections),
         format!("{} frames/s", Unit::Count.show(rate.round())),
     ];
@@ -121,9 +121,12 @@ fn text(Second { sample, relays }: &Second<'_>, duration: Duration) -> String {
     if let Some(relays) = relays {
         parts.push(format!("relays {:.0} % of a core", 100.0 * relays.as_secs_f64() / span));
     }
-    let left = duration.saturating_sub(sample.at).as_secs_f64().round();
-    parts.push(format!("{} left", Unit::Seconds.show(left)));
+    parts.push(format!("{} left", whole_seconds(duration.saturating_sub(sample.at))));
     parts.join(" · ")
+}
+
+fn whole_seconds(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs((time + Duration::from_millis(500)).as_secs())).to_string()
 }
 
 #[cfg(test)]
@@ -140,7 +143,7 @@ mod tests {
         let sample = recorder.take(Duration::from_secs(3), Duration::from_secs(1));
         let relays = Some(Duration::from_millis(500));
         let line = text(&Second { sample: &sample, relays }, Duration::from_secs(10));
-        for part in ["4 connections", "one_way p50 2", "relays 50 % of a core", "7 s left"] {
+        for part in ["4 connections", "one_way p50 2", "relays 50 % of a core", "3s · ", "7s left"] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
     }

@@ -12,7 +12,7 @@ use crate::plan::{Admission, Plan, Reach, Share};
 use crate::report::Threshold;
 use crate::scenario::Scenario;
 use crate::secrets;
-use crate::target::RelaySetting;
+use crate::target::{RelaySetting, Target};
 
 /// The variable with the access token itself.
 const ACCESS_TOKEN: &str = "CULVERT_LOADTEST_ACCESS_TOKEN";
@@ -130,9 +130,11 @@ impl Settings {
         };
         let secret = given.worker_secret_file.as_deref().map(secrets::read).transpose()?;
         let secret = secret.as_deref().map(Secret::of);
-        let local = given.workers.unwrap_or(usize::from(given.remote_workers.is_empty()));
+        let alone = if given.remote_workers.is_empty() { scenario.workers_at_least() } else { 0 };
+        let local = given.workers.unwrap_or(alone);
         let crew = Crew { local, remote: given.remote_workers, secret };
-        ensure!(crew.size() > 0, "--workers must be at least 1 without a --worker elsewhere");
+        let least = scenario.workers_at_least();
+        ensure!(crew.size() >= least, "--workers must be at least {least} without a --worker elsewhere");
         let (warm_up, duration) = (given.warm_up, given.duration);
         let settings = Self {
             scenario,
@@ -146,6 +148,11 @@ impl Settings {
             command,
         };
         settings.plan(settings.promised(), Share { index: 0, of: settings.crew.size() }).check()?;
+        if let (Some(faults), Relays::Existing { reach, .. }) =
+            (settings.scenario.faults(settings.seed), &settings.relays)
+        {
+            faults.check(&Target::existing(reach.clone()))?;
+        }
         Ok(settings)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::crew::{Crew, Heard};
@@ -10,8 +10,8 @@ use super::signals::Interrupt;
 use super::tally::{Sum, Tally, seconds_per_point};
 use super::usage::Meters;
 use crate::args::{Relays, Settings};
-use crate::faults::Made;
 use crate::control::{Moment, Order, WORD_EVERY, Word};
+use crate::faults::Made;
 use crate::live::{Live, Second};
 use crate::plan::Share;
 use crate::report::{Fault, ProcessUse};
@@ -43,8 +43,8 @@ pub(super) struct Run<'a> {
     tally: Tally,
     /// Of each worker.
     connections: Vec<u64>,
-    /// Workers whose end was a failure: what they did not say is no failure beside that.
-    lost: Vec<usize>,
+    /// When the measuring was ended before its time, because of an interrupt or a failure.
+    ended_early: Option<Instant>,
     relays: Option<Duration>,
     failures: Vec<String>,
     notes: Vec<String>,
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
             meters,
             tally: Tally::new(size, per_point),
             connections: vec![0; size],
-            lost: Vec::new(),
+            ended_early: None,
             relays: None,
             failures: Vec::new(),
             notes: Vec::new(),
@@ -86,12 +86,18 @@ impl<'a> Run<'a> {
         self.connect(interrupt).await?;
         let faults = self.measure(interrupt).await?;
         let sum = self.tally.sum()?;
-        self.failures.extend(gaps(&sum, &self.crew, &self.lost));
+        // Workers hear of an early end, or of none any more, in the middle of a second.
+        if self.ended_early.is_none() {
+            self.notes.extend(late(&sum, &self.crew));
+            self.failures.extend(gaps(&sum, &self.crew));
+        }
         if self.is_interrupted {
             let (after, of) = (sum.total.at, self.settings.duration);
             let [after, of] = [after, of].map(|time| humantime::format_duration(whole_millis(time)));
             self.failures.push(format!("it was interrupted after {after} of {of}"));
         }
+        // A report of nothing would be one that looks fine.
+        ensure!(!sum.timeline.is_empty(), "nothing was measured: {}", self.failures.join("; "));
         let (processes, notes) = self.meters.end();
         self.notes.extend(notes);
         Ok(Measured { sum, processes, faults, failures: self.failures, notes: self.notes })
@@ -143,7 +149,6 @@ impl<'a> Run<'a> {
         }
         self.crew.order_all(&Order::Go).await;
         let begin = Instant::now() + warm_up;
-        let mut end = begin + duration + ACCOUNTS;
         let (faults, target) = (self.settings.scenario.faults(self.settings.seed), self.target);
         let mut faults = std::pin::pin!(async {
             sleep_until(begin).await;
@@ -157,7 +162,12 @@ impl<'a> Run<'a> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.crew.is_over() || made.is_none() {
             let next = begin + (WORD_EVERY * read).min(duration);
-            let is_reading = !self.is_interrupted && WORD_EVERY * read < duration + WORD_EVERY;
+            let is_reading = self.ended_early.is_none() && WORD_EVERY * read < duration + WORD_EVERY;
+            let end = self.ended_early.unwrap_or(begin + duration) + ACCOUNTS;
+            if self.ended_early.is_some() {
+                // What was broken on purpose stays so: the target goes with the run.
+                made.get_or_insert_with(Made::default);
+            }
             tokio::select! {
                 (index, heard) = self.crew.hear() => self.hear(index, heard).await?,
                 () = sleep_until(next), if is_reading => {
@@ -171,7 +181,7 @@ impl<'a> Run<'a> {
                     let silent = self.crew.give_up_silent();
                     if !silent.is_empty() {
                         self.failures.extend(silent);
-                        self.crew.order_all(&Order::Over).await;
+                        self.end_early().await;
                     }
                 }
                 () = interrupt.asked() => {
@@ -180,9 +190,7 @@ impl<'a> Run<'a> {
                     }
                     self.is_interrupted = true;
                     self.live.stage("ending early");
-                    self.crew.order_all(&Order::Over).await;
-                    end = Instant::now() + ACCOUNTS;
-                    made.get_or_insert(Made::default());
+                    self.end_early().await;
                 }
                 () = sleep_until(end) => bail!("the accounts were not done {ACCOUNTS:?} after the measuring"),
             }
@@ -220,12 +228,17 @@ impl<'a> Run<'a> {
             heard => {
                 let sentence = self.last_word(index, heard).await;
                 self.failures.push(sentence);
-                self.lost.push(index);
                 // Without it the others measure something else.
-                self.crew.order_all(&Order::Over).await;
+                self.end_early().await;
             }
         }
         Ok(())
+    }
+
+    /// Asks all workers for what they have measured so far.
+    async fn end_early(&mut self) {
+        self.ended_early.get_or_insert_with(Instant::now);
+        self.crew.order_all(&Order::Over).await;
     }
 
     /// A sentence about a worker that ended too early.
@@ -240,11 +253,25 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A sentence about each worker that had no time for some of its samples.
+fn late(sum: &Sum, crew: &Crew) -> Vec<String> {
+    let hands = crew.hands().iter().enumerate();
+    let late =
+        hands.map(|(index, hand)| (hand, sum.late.iter().filter(|(worker, _)| *worker == index).count()));
+    let late = late.filter(|(_, seconds)| *seconds > 0);
+    late.map(|(hand, seconds)| {
+        format!(
+            "{} had no time for its samples in {seconds} seconds, which count to those after them: the machine \
+             was busy with other things, and times are longer for it",
+            hand.name
+        )
+    })
+    .collect()
+}
+
 /// A sentence about each worker that left seconds out.
-fn gaps(sum: &Sum, crew: &Crew, lost: &[usize]) -> Vec<String> {
+fn gaps(sum: &Sum, crew: &Crew) -> Vec<String> {
     let mut sentences = Vec::new();
-    // The end of a run that ended early is not the same moment everywhere.
-    let _ = lost;
     for (index, hand) in crew.hands().iter().enumerate() {
         let seconds: Vec<u32> =
             sum.gaps.iter().filter(|(worker, _)| *worker == index).map(|(_, n)| *n).collect();

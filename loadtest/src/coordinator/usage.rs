@@ -31,8 +31,6 @@ pub(super) struct Meters {
 struct Meter {
     source: Source,
     process: ProcessUse,
-    /// Processor time since the last point.
-    pending: Duration,
     /// Scrapes that brought nothing.
     missed: u32,
 }
@@ -119,7 +117,7 @@ impl Meters {
 impl Meter {
     fn new(source: Source, role: Role, name: String, resident_before: u64) -> Self {
         let process = ProcessUse { role, name, resident_before, points: Vec::new() };
-        Self { source, process, pending: Duration::ZERO, missed: 0 }
+        Self { source, process, missed: 0 }
     }
 
     /// Adds a second; of long runs several become one point, which has the highest memory of them.

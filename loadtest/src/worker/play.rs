@@ -29,7 +29,7 @@ pub(super) async fn play((mut sender, mut orders): (Sender, Receiver)) -> Result
     let order = timeout(PLANNED, orders.recv()).await.context("the coordinator sends no plan")?;
     let Some(Order::Plan(plan)) = order.context("no plan")? else { bail!("the coordinator is gone") };
     let run = async {
-        prepare(&plan).await?;
+        prepared(&plan, &mut sender, &mut orders).await?;
         Run::new(*plan, &mut sender).to_its_end(&mut orders).await
     };
     let failed = match run.await {
@@ -41,13 +41,32 @@ pub(super) async fn play((mut sender, mut orders): (Sender, Receiver)) -> Result
     Err(failed)
 }
 
+/// Prepares, and says meanwhile that it is alive.
+async fn prepared(plan: &Plan, sender: &mut Sender, orders: &mut Receiver) -> Result<()> {
+    let mut preparing = std::pin::pin!(prepare(plan));
+    let mut ticks = ticker();
+    loop {
+        tokio::select! {
+            prepared = &mut preparing => return prepared,
+            order = orders.recv::<Order>() => {
+                bail!("the coordinator {}", if order?.is_some() { "is in a hurry" } else { "is gone" })
+            }
+            _ = ticks.tick() => {
+                let (moment, sample) = (Moment::Connecting, Box::default());
+                sender.send(&Word::Sample { moment, sample, used: used()? }).await?;
+            }
+        }
+    }
+}
+
 /// Finds out what would make the run fail, while it is one sentence and not a thousand errors.
 async fn prepare(plan: &Plan) -> Result<()> {
     plan.check()?;
     let connections = plan.scenario.connections();
     target::ensure_open_files(connections, plan.share)?;
     target::ensure_ports(plan.share.part(connections), &plan.reach)?;
-    let dialer = Dialer::new(&plan.reach).await?;
+    let dialer = timeout(PROBE, Dialer::new(&plan.reach)).await;
+    let dialer = dialer.map_err(|_| anyhow!("no name was looked up within {PROBE:?}"))??;
     for (number, url) in plan.reach.urls.iter().enumerate() {
         let connected = timeout(PROBE, Peer::connect(&dialer, number, SMALL_BUFFER)).await;
         let connected = connected.map_err(|_| anyhow!("no answer within {PROBE:?}"));

@@ -159,6 +159,11 @@ impl RelayProcess {
         self.plan.addr()
     }
 
+    /// Where operators look.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.plan.admin_addr()
+    }
+
     /// Its URL for clients.
     pub fn url(&self) -> String {
         format!("{}://localhost:{}", self.scheme(), self.plan.port)
