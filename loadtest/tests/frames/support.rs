@@ -1,4 +1,5 @@
 //! Runs of scenarios as the command line would describe them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::time::Duration;
 
