@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, RootCertStore, SupportedProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
@@ -50,12 +51,18 @@ impl Folder {
     }
 }
 
-/// Does a handshake as a client that trusts `root` only; gives the certificate that was shown.
-async fn handshake(certificates: &Arc<Certificates>, root: &Issued, host: &str) -> CertificateDer<'static> {
+/// Does a handshake as a client that trusts `root` only; gives the client's side of it.
+async fn connect(
+    certificates: &Arc<Certificates>,
+    root: &Issued,
+    host: &str,
+    provider: CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(root.der.clone()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -66,10 +73,37 @@ async fn handshake(certificates: &Arc<Certificates>, root: &Issued, host: &str) 
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let (client, server) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
     server.unwrap();
-    let client = client.unwrap();
-    let (_, state) = client.get_ref();
+    let (_, state) = client.unwrap().into_inner();
     assert_eq!(state.alpn_protocol(), Some(&b"http/1.1"[..]));
+    state
+}
+
+/// The certificate that a handshake showed.
+async fn handshake(certificates: &Arc<Certificates>, root: &Issued, host: &str) -> CertificateDer<'static> {
+    let state = connect(certificates, root, host, aws_lc_rs::default_provider(), &TLS13).await;
     state.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+#[tokio::test]
+async fn the_cheapest_suite_of_those_offered_is_used_whatever_the_client_puts_first() {
+    let issued = issue(&["relay.example"]);
+    let certificates = Folder::with(&issued).load().unwrap();
+    let used = async |version, without: &[CipherSuite]| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| !without.contains(&suite.suite()));
+        let state = connect(&certificates, &issued, "relay.example", provider, version).await;
+        let group = state.negotiated_key_exchange_group().unwrap().name();
+        (state.negotiated_cipher_suite().unwrap().suite(), group)
+    };
+    let aes = [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384];
+    for (version, without, suite, group) in [
+        (&TLS13, &[][..], aes[0], NamedGroup::X25519MLKEM768),
+        (&TLS13, &aes[..1], aes[1], NamedGroup::X25519MLKEM768),
+        (&TLS13, &aes[..], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, NamedGroup::X25519MLKEM768),
+        (&TLS12, &[][..], CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, NamedGroup::X25519),
+    ] {
+        assert_eq!(used(version, without).await, (suite, group));
+    }
 }
 
 #[tokio::test]
