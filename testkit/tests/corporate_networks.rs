@@ -28,7 +28,7 @@ impl World {
     async fn new() -> Self {
         let ca = TestCa::new("Culvert test").unwrap();
         let leaf = ca.issue(&["relay.culvert.test", "localhost", "127.0.0.1"]).unwrap();
-        let plan = RelayPlan::open(&binaries::relay().await.unwrap()).unwrap().tls(&leaf, &ca).unwrap();
+        let plan = RelayPlan::open(binaries::relay().await.unwrap()).unwrap().tls(&leaf, &ca).unwrap();
         let relay = plan.start().await.unwrap();
         Self { ca, relay, anna: User::new().await.unwrap(), ben: User::new().await.unwrap() }
     }

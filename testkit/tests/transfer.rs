@@ -40,7 +40,7 @@ async fn a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_ea
     let patience = patience(size);
     let ca = TestCa::new("Culvert test").unwrap();
     let leaf = ca.loopback().unwrap();
-    let plan = RelayPlan::open(&binaries::relay().await.unwrap()).unwrap().tls(&leaf, &ca).unwrap();
+    let plan = RelayPlan::open(binaries::relay().await.unwrap()).unwrap().tls(&leaf, &ca).unwrap();
     let mut relay = plan.start().await.unwrap();
     // In front of the relay, to know how far the file is.
     let way = ChaosProxy::start(relay.addr()).await.unwrap();

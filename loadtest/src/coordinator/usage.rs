@@ -122,7 +122,7 @@ impl Meter {
 
     /// Adds a second; of long runs several become one point, which has the highest memory of them.
     fn point(&mut self, number: u32, per_point: u32, point: UsePoint) {
-        let is_new = (number - 1) % per_point == 0 || self.process.points.is_empty();
+        let is_new = (number - 1).is_multiple_of(per_point) || self.process.points.is_empty();
         match self.process.points.last_mut().filter(|_| !is_new) {
             Some(last) => {
                 last.at = point.at;

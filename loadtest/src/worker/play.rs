@@ -30,7 +30,7 @@ pub(super) async fn play((mut sender, mut orders): (Sender, Receiver)) -> Result
     let Some(Order::Plan(plan)) = order.context("no plan")? else { bail!("the coordinator is gone") };
     let run = async {
         prepared(&plan, &mut sender, &mut orders).await?;
-        Run::new(*plan, &mut sender).to_its_end(&mut orders).await
+        Run::new(*plan, &mut sender).direct(&mut orders).await
     };
     let failed = match run.await {
         Ok(()) => return Ok(()),
@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         Self { sender, director, scenario, times, state: State::Connecting }
     }
 
-    async fn to_its_end(mut self, orders: &mut Receiver) -> Result<()> {
+    async fn direct(mut self, orders: &mut Receiver) -> Result<()> {
         let mut ready = self.director.ready.clone();
         let mut ticks = ticker();
         loop {

@@ -31,7 +31,7 @@ async fn a_spawned_relay_is_loaded_and_reported_as_table_page_and_raw_data() {
     assert!(report.run.measured >= Duration::from_millis(1500), "{:?}", report.run.measured);
     let of_timeline: u64 = report.timeline.iter().map(|sample| sample.count(Count::Delivered)).sum();
     assert!(of_timeline > 0 && report.total.count(Count::Delivered) >= of_timeline);
-    assert!(report.total.times[&Series::OneWay].decode().unwrap().len() > 0);
+    assert!(!report.total.times[&Series::OneWay].decode().unwrap().is_empty());
     for (role, number) in [(Role::Relay, 1), (Role::Redis, 0), (Role::Balancer, 0), (Role::Load, 1)] {
         let processes = of(&report, role);
         assert_eq!(processes.len(), number, "{role:?}");

@@ -34,7 +34,7 @@ pub(crate) struct Tls {
 pub(crate) async fn tls_relay() -> Tls {
     let ca = TestCa::new("Culvert test").unwrap();
     let leaf = ca.loopback().unwrap();
-    let plan = RelayPlan::open(&binaries::relay().await.unwrap()).unwrap();
+    let plan = RelayPlan::open(binaries::relay().await.unwrap()).unwrap();
     let relay = plan.tls(&leaf, &ca).unwrap().start().await.unwrap();
     Tls { ca, leaf, relay }
 }
