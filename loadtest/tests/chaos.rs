@@ -1,4 +1,5 @@
 //! Faults beside load, and hours of load, with the real program: what balances, and what must not.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -75,6 +75,7 @@ pub(crate) struct Middle {
     running: Running,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are a few at a time")]
 enum Running {
     Relay { process: Box<RelayProcess>, dialer: Box<Dialer> },
     Stitched { process: Process, addr: SocketAddr, listener: TcpListener, tls: Option<Tls>, _files: TempDir },
