@@ -1,4 +1,5 @@
 //! Scenarios at the level of sessions, in this process, against a relay in this process.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
 use std::time::Duration;
 
