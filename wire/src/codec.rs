@@ -57,7 +57,14 @@ impl Frame {
     /// # Errors
     /// A payload, ticket, host or member list over its limit in [`crate::limits`].
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
-        let mut out = BytesMut::with_capacity(64);
+        let content = match self {
+            Frame::Send { payload, .. }
+            | Frame::Broadcast { payload, .. }
+            | Frame::Deliver { payload, .. } => payload.len(),
+            // Enough for most; the others grow.
+            _ => 64,
+        };
+        let mut out = BytesMut::with_capacity(HEADER_LEN + content);
         self.encode_into(&mut out)?;
         Ok(out.freeze())
     }
