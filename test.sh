@@ -44,6 +44,7 @@ needed_files() {
 /usr/bin/redis-server redis-server
 /usr/bin/redis-cli redis-tools
 /usr/sbin/haproxy haproxy
+/usr/bin/valgrind valgrind
 LIST
     # The module that makes virtual environments has the version of Python in its path.
     if ! /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then
