@@ -4,7 +4,7 @@
 //! target ──▶ workers ──Plan──▶ Ready from all ──Go──▶ warm-up ──▶ samples ──▶ Done from all ──▶ report
 //! ```
 //!
-//! One task hears everything that happens ([`run::Run`]). Every wait has a limit: whatever dies, hangs or
+//! One task hears everything that happens (`run::Run`). Every wait has a limit: whatever dies, hangs or
 //! cannot connect ends the run with a sentence. What was measured until then is reported, marked as failed.
 //!
 //! The runtime is on the main thread and has no other: children are bound to the thread that starts them

@@ -42,7 +42,7 @@ async fn run(seconds: u64, args: &str) -> Ran {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_unreported_while_relays_and_redis_die() {
-    let (seconds, every) = if full() { (600, 20) } else { (40, 8) };
+    let (seconds, every) = if full() { (180, 20) } else { (40, 8) };
     let ran = run(seconds, &format!("chaos --spawn 3 --every {every}s --pairs 10 --lanes 10")).await;
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
     let report = ran.report.unwrap();
@@ -99,7 +99,7 @@ async fn chaos_with_nothing_to_break_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_soak_whose_memory_does_not_grow_passes_and_one_whose_memory_does_fails() {
     // In a few seconds a relay is still finding its size, so that the bound is a wide one here.
-    let (seconds, bound) = if full() { (1800, "5%") } else { (6, "60%") };
+    let (seconds, bound) = if full() { (180, "15%") } else { (6, "60%") };
     let soak = format!("soak --spawn 1 --pairs 5 --lanes 5 --comers 5 --max-growth {bound}");
     let ran = run(seconds, &soak).await;
     assert_eq!(ran.code, Some(0), "{}", ran.printed);

@@ -1,6 +1,6 @@
 //! A peer's socket: TCP with or without TLS, counted.
 //!
-//! An idle socket owns no buffer. What is read comes into a buffer of the thread ([`scratch`]), is opened
+//! An idle socket owns no buffer. What is read comes into a buffer of the thread (`scratch`), is opened
 //! there and handed on at once; what is written goes out from where it is, or is gathered and sealed in
 //! such a buffer. Only what cannot be finished stays: half a TLS record, bytes whose turn has not come,
 //! records that the kernel did not take. Everything here is cancel safe.

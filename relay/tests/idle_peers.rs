@@ -67,15 +67,15 @@ fn plan() -> Result<RelayPlan> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_peer_costs_at_most_16_kib_in_clear_text() {
+async fn an_idle_peer_costs_at_most_8_kib_in_clear_text() {
     let each = cost_of_a_peer(plan().unwrap(), "clear text").await.unwrap();
-    assert!(each <= 16 * 1024, "{each} bytes");
+    assert!(each <= 8 * 1024, "{each} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_peer_costs_at_most_24_kib_with_tls() {
+async fn an_idle_peer_costs_at_most_14_kib_with_tls() {
     let ca = TestCa::new("Relay").unwrap();
     let plan = plan().unwrap().tls(&ca.loopback().unwrap(), &ca).unwrap();
     let each = cost_of_a_peer(plan, "TLS").await.unwrap();
-    assert!(each <= 24 * 1024, "{each} bytes");
+    assert!(each <= 14 * 1024, "{each} bytes");
 }

@@ -176,7 +176,7 @@ impl Accounts {
     }
 
     /// Waits until nothing is under way any more; no longer than this without any progress, and no longer
-    /// than [`LONGEST`] at all.
+    /// than `LONGEST` at all.
     pub async fn settle(&self, quiet: Duration) {
         let end = Instant::now() + LONGEST;
         let (mut open, mut progress) = (self.under_way(), Instant::now());

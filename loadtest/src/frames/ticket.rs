@@ -52,10 +52,10 @@ impl Signer {
     }
 }
 
-/// A single ticket. See [`Signer`].
+/// A single ticket, as every raw peer gets one.
 ///
 /// # Errors
-/// As for [`Signer::new`].
+/// The key does not read, or cannot sign.
 pub fn ticket(key: &str, key_id: Option<&str>, tenant: &str, peer: PeerId) -> Result<String> {
     Signer::new(key, key_id, tenant)?.sign(peer)
 }
