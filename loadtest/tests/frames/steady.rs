@@ -32,10 +32,10 @@ fn windows_of_frames_arrive_in_order_and_the_ledger_balances() {
         assert!(total.count(Count::Delivered) > 1000, "{total:?}");
         assert_eq!(total.count(Count::DeliveredBytes), 64 * total.count(Count::Delivered));
         assert!(recorded(total, Series::OneWay) > total.count(Count::Delivered) / 32);
-        // Beside these, the relay forwards acknowledgements: one for sixteen.
+        // Beside these, the relay forwards acknowledgements, one for sixteen, and what was sent before.
         let forwarded = relay.metrics().sum("culvert_relay_frames_delivered_total", &[]);
         let ratio = forwarded / total.count(Count::Delivered) as f64;
-        assert!((1.05..1.0626).contains(&ratio), "{ratio}");
+        assert!((1.05..1.1).contains(&ratio), "{ratio}");
     });
 }
 
