@@ -99,7 +99,7 @@ async fn chaos_with_nothing_to_break_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_soak_whose_memory_does_not_grow_passes_and_one_whose_memory_does_fails() {
     // In a few seconds a relay is still finding its size, so that the bound is a wide one here.
-    let (seconds, bound) = if full() { (180, "15%") } else { (6, "60%") };
+    let (seconds, bound) = if full() { (180, "5%") } else { (6, "60%") };
     let soak = format!("soak --spawn 1 --pairs 5 --lanes 5 --comers 5 --max-growth {bound}");
     let ran = run(seconds, &soak).await;
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
