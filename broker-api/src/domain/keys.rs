@@ -1,0 +1,3 @@
+//! Being written.
+/// Signs tickets and grants.
+pub struct SigningKeys;

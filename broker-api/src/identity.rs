@@ -1,0 +1,3 @@
+//! Being written.
+/// Who is who.
+pub struct Identity;

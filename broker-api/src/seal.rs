@@ -1,0 +1,3 @@
+//! Being written.
+/// Seals what the database must not know.
+pub struct Sealer;

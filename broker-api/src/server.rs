@@ -1,0 +1,3 @@
+//! A broker in this process.
+/// A broker in this process.
+pub struct Broker;

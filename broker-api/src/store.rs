@@ -1,0 +1,76 @@
+//! What lasts: users, sessions, shares, teams, backups, credentials, keys and the audit log.
+//!
+//! One trait for each kind of thing, implemented by Postgres and by SQLite; `tests/conformance` holds both
+//! to the same rules. Time never comes from the database: callers say what time it is. A call is one
+//! transaction, and when it returns `Ok`, what it did is durable. A call that returns an error has done
+//! nothing, except [`StoreError::Unavailable`], after which it may have been done.
+//!
+//! Lists come in pages ([`Page`]): newest first, ordered by creation and id, so that nothing is seen twice
+//! or missed because something was added meanwhile.
+
+mod audit;
+mod backups;
+mod credentials;
+mod page;
+mod secrets;
+mod sessions;
+mod shares;
+mod teams;
+mod users;
+
+pub use audit::{AuditAction, AuditEntry, AuditFilter, AuditLog, AuditRecord, Outcome};
+pub use backups::{BackupMeta, Backups, ByteStream, Precondition};
+pub use credentials::{ApiSecret, Credential, Credentials};
+pub use page::{Cursor, Page, PageRequest};
+pub use secrets::{Claim, Idempotency, Secrets, SigningKey, StoredAnswer};
+pub use sessions::{Session, SessionUser, Sessions, Way};
+pub use shares::{Access, NewShare, Published, Share, ShareChanges, Shares};
+pub use teams::{Member, NewTeam, Team, TeamRole, Teams};
+pub use users::{Admitted, Device, NewUser, Role, Status, User, Users};
+
+use async_trait::async_trait;
+
+/// A store that could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It exists already, or belongs to somebody else, or is not what the condition said.
+    #[error("conflict: {0}")]
+    Conflict(&'static str),
+    /// More than the limit that was given.
+    #[error("larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// What was stored is not what was announced.
+    #[error("the bytes have another SHA-256 than announced")]
+    HashMismatch,
+    /// What the caller streamed broke off.
+    #[error("the upload broke off")]
+    Interrupted(#[source] std::io::Error),
+    /// The database does not answer, or not in time; it may answer later.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// A broken promise between this program and its database.
+    #[error("the database holds or does something unexpected")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Everything that lasts.
+#[async_trait]
+pub trait Store:
+    Users + Sessions + Shares + Teams + Backups + Credentials + AuditLog + Idempotency + Secrets
+{
+    /// Whether the database answers and has the tables this program knows.
+    ///
+    /// # Errors
+    /// What is wrong.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Removes what has ended: sessions, answers kept for repeated requests, backups over the count.
+    /// Bounded work per call; gives how many rows went.
+    ///
+    /// # Errors
+    /// The database is not available.
+    async fn tidy(&self, now: culvert_broker_wire::Timestamp) -> Result<u64, StoreError>;
+}
