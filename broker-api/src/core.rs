@@ -9,6 +9,7 @@ use culvert_service_kit::Clock;
 use culvert_wire::PeerId;
 
 use crate::config::Config;
+use crate::domain::audit::Journal;
 use crate::domain::keys::SigningKeys;
 use crate::identity::Identity;
 use crate::live::{Live, LiveError};
@@ -32,6 +33,8 @@ pub struct Core {
     pub identity: Identity,
     /// Signs tickets and grants.
     pub keys: SigningKeys,
+    /// Writes the audit log.
+    pub audit: Journal,
     /// What operators see.
     pub metrics: Metrics,
 }
@@ -65,6 +68,8 @@ pub struct Caller {
     pub device: Option<PeerId>,
     /// SHA-256 of the session's token, if there is a session.
     pub session: Option<[u8; 32]>,
+    /// The API key, if the request was keyed.
+    pub api_key: Option<String>,
     /// From where.
     pub visitor: Visitor,
 }

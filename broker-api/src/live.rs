@@ -144,6 +144,9 @@ pub trait Live: Send + Sync {
 
     /// Takes `count` tokens from each of these buckets, all or none.
     async fn charge(&self, buckets: &[(String, Rate)], count: u32) -> Result<Taken, LiveError>;
+    /// Puts `count` tokens back into each of these buckets, as far as they fit: what was charged before the
+    /// outcome was known turned out not to count.
+    async fn refund(&self, buckets: &[(String, Rate)], count: u32) -> Result<(), LiveError>;
 
     /// Remembers a nonce for `ttl`; false if it is remembered already. `timestamp` is the time the request
     /// claims, in seconds since 1970. When the memory has begun anew (Redis lost it), `horizon` is asked
