@@ -16,6 +16,7 @@ use crate::live::{Live, LiveError};
 use crate::metrics::Metrics;
 use crate::seal::Sealer;
 use crate::store::{Role, Store, StoreError, Way};
+use crate::ws::Sockets;
 
 /// What every request needs.
 pub struct Core {
@@ -35,6 +36,8 @@ pub struct Core {
     pub keys: SigningKeys,
     /// Writes the audit log.
     pub audit: Journal,
+    /// The WebSockets of this replica.
+    pub sockets: Sockets,
     /// What operators see.
     pub metrics: Metrics,
 }

@@ -114,6 +114,8 @@ pub enum Taken {
 /// What is true now.
 #[async_trait]
 pub trait Live: Send + Sync {
+    /// Listens to the other replicas, until dropped; nothing is heard without it.
+    async fn run(&self);
     /// Whether it answers.
     async fn check(&self) -> Result<(), LiveError>;
 
@@ -124,9 +126,10 @@ pub trait Live: Send + Sync {
     async fn renew(&self, presences: &[Presence], ttl: Duration, now: Timestamp) -> Result<(), LiveError>;
     /// Removes a connection; publishes [`Event::Presence`] if the user turned.
     async fn depart(&self, user: &str, connection: &str, now: Timestamp) -> Result<Change, LiveError>;
-    /// Removes connections whose time is over, whoever entered them, and publishes who went offline with
-    /// them. Called by every replica about once a second; bounded work, and each is published once.
-    async fn sweep(&self, now: Timestamp) -> Result<(), LiveError>;
+    /// Removes connections whose time is over, whoever entered them, publishes who went offline with them,
+    /// and gives those users. Called by every replica about once a second; bounded work, and each is
+    /// published by one of them. Notices whether everything was lost, and says [`Event::Missed`] then.
+    async fn sweep(&self, now: Timestamp) -> Result<Vec<String>, LiveError>;
     /// The connections of a user, oldest first.
     async fn presences(&self, user: &str) -> Result<Vec<Presence>, LiveError>;
     /// Which of these users are online, in their order.
