@@ -6,7 +6,7 @@
 #                       idle peers, 1,000 sessions over a rollout, 100,000 topics swept, 20 rounds of faults;
 #                       wants the machine for itself. CULVERT_TEST_SEED repeats the rounds
 #
-# Needs Rust and a C compiler. Debian packages that the tests run (squid, redis-server, ...) are installed
+# Needs Rust and a C compiler. Debian packages that the tests run (squid, postgresql, ...) are installed
 # when they are missing, mitmproxy into the target folder; nothing is skipped, so what cannot be installed
 # is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
@@ -50,6 +50,10 @@ LIST
     if ! /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then
         echo "/nonexistent/python3-venv python3-venv"
     fi
+    # So have the server programs of PostgreSQL.
+    if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+        echo "/nonexistent/postgresql postgresql"
+    fi
 }
 
 install_packages() {
@@ -66,10 +70,16 @@ install_packages() {
     say "Installing $packages"
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     # A service that a package would start at once is not wanted: the tests start their own.
+    local install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends)
+    case " $packages " in *" postgresql "*)
+        # Nor is a cluster that the package would make.
+        "${install[@]}" postgresql-common \
+            && "${root[@]}" sed -i 's/^#\? *create_main_cluster *=.*/create_main_cluster = false/' \
+                /etc/postgresql-common/createcluster.conf \
+            || missing "apt-get cannot install postgresql-common; see its messages above"
+    esac
     # shellcheck disable=SC2086
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install -y -qq --no-install-recommends $packages \
-        || missing "apt-get cannot install $packages; see its messages above"
+    "${install[@]}" $packages || missing "apt-get cannot install $packages; see its messages above"
 }
 
 install_mitmproxy() {

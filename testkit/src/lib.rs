@@ -1,12 +1,13 @@
 //! What the tests of Culvert run against: real sockets, real processes, real faults.
 //!
 //! Nothing here imitates a part of Culvert. The relay is the real one, in the test's process or in its
-//! own; the proxies are squid, mitmproxy and microsocks, the balancer is haproxy and Redis is Redis; what
-//! is made here is the world around them:
+//! own; the proxies are squid, mitmproxy and microsocks, the balancer is haproxy, Redis is Redis and
+//! Postgres is Postgres; what is made here is the world around them:
 //!
 //! - [`chaos`]: a TCP proxy that stalls, cuts, slows and listens in, also inside TLS;
 //! - [`capture`]: what such a proxy heard, and whether a secret is in it;
 //! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
+//! - [`postgres`]: PostgreSQL, with a database for each test;
 //! - [`process`]: child processes with their output, signals, memory and processor time;
 //! - [`binaries`]: the programs under test, built once;
 //! - [`haproxy`]: the balancer in front of a cluster;
@@ -24,6 +25,7 @@ pub mod certs;
 pub mod chaos;
 pub mod haproxy;
 pub mod identity;
+pub mod postgres;
 pub mod process;
 pub mod proxies;
 pub mod raw;
