@@ -6,6 +6,9 @@ use culvert_wire::PeerId;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
+/// An account's password has at least so many bytes (NIST SP 800-63B, 3.1.1.2, for one that is not the only
+/// factor; guesses are limited).
+pub const MIN_PASSWORD: usize = 8;
 /// What an API key begins with.
 pub const API_KEY_PREFIX: &str = "rpa_";
 /// What an API secret begins with.

@@ -7,12 +7,14 @@
 //! - [`code`]: error codes, the same over WebSocket and REST;
 //! - [`grant`]: what the broker signs so that an owner can let somebody download without asking it;
 //! - [`auth`]: what is signed or keyed to prove who is there; [`opaque`]: the suite of RFC 9807;
+//!   [`login`]: bodies of the requests by which clients log in;
 //! - [`limits`]: how long things may be; [`stamp`]: moments as they are written.
 
 pub mod auth;
 pub mod code;
 pub mod grant;
 pub mod limits;
+pub mod login;
 pub mod message;
 pub mod opaque;
 pub mod policy;
