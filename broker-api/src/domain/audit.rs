@@ -1,0 +1,156 @@
+//! Writes the audit log: what must be written down before it is answered.
+//!
+//! Requests that come at the same time share a transaction: each hands its entry to the [`Journal`], whose
+//! one task writes whatever has gathered while the last transaction was under way, and answers each
+//! request only after its entry is durable. A single request pays one transaction, a thousand at once pay
+//! a handful.
+
+use std::sync::Arc;
+
+use culvert_broker_wire::{ErrorCode, Timestamp};
+use culvert_service_kit::Clock;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::core::{Caller, Core, Refusal, Visitor};
+use crate::store::{AuditAction, AuditEntry, AuditFilter, AuditRecord, Outcome, Page, PageRequest, Store};
+
+/// Entries that wait to be written; requests beyond wait for room within their own deadline.
+const QUEUE: usize = 4096;
+/// Entries of one transaction.
+const BATCH: usize = 256;
+
+/// Gathers entries of requests that run at the same time into one transaction.
+pub struct Journal {
+    queue: mpsc::Sender<Waiting>,
+    tasks: TaskTracker,
+}
+
+struct Waiting {
+    record: AuditRecord,
+    /// Whether it is durable now.
+    written: oneshot::Sender<bool>,
+}
+
+impl Journal {
+    /// Starts to write into this store; within a runtime. Ends after it is dropped, see [`Self::close`].
+    pub fn start(store: Arc<dyn Store>, clock: Clock) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let tasks = TaskTracker::new();
+        tasks.spawn(write_down(store, clock, waiting));
+        Self { queue, tasks }
+    }
+
+    /// Waits until everything that was handed over is written or refused.
+    pub async fn close(self) {
+        let Self { queue, tasks } = self;
+        drop(queue);
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Writes an entry down.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: it may not have been written.
+    async fn append(&self, record: AuditRecord) -> Result<(), Refusal> {
+        let (written, done) = oneshot::channel();
+        if self.queue.send(Waiting { record, written }).await.is_err() {
+            return Err(Refusal::unavailable());
+        }
+        if done.await == Ok(true) { Ok(()) } else { Err(Refusal::unavailable()) }
+    }
+}
+
+/// Writes batches until nobody can hand over entries any more.
+async fn write_down(store: Arc<dyn Store>, clock: Clock, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let (records, answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|Waiting { record, written }| (record, written)).unzip();
+        let written = store.append(records, Timestamp::from_unix_seconds(clock.unix_seconds())).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, entries = answers.len(), "the audit log cannot be written");
+        }
+        for answer in answers {
+            // Who does not wait any more has been refused already.
+            let _ = answer.send(written.is_ok());
+        }
+    }
+}
+
+/// Writes down what was done or refused, and returns once that is durable.
+///
+/// `subject` is an id, never a token or a secret; `detail` is an object.
+///
+/// # Errors
+/// `UNAVAILABLE`: it may not have been written, so what depends on it must not be given.
+pub async fn record(
+    core: &Core,
+    caller: Option<&Caller>,
+    visitor: Visitor,
+    action: AuditAction,
+    subject: Option<&str>,
+    outcome: Outcome,
+    detail: Value,
+) -> Result<(), Refusal> {
+    let record = AuditRecord {
+        actor: caller.map(|caller| caller.user.clone()),
+        action,
+        subject: subject.map(str::to_owned),
+        outcome,
+        source: Some(visitor.source.to_string()),
+        detail,
+    };
+    core.audit.append(record).await
+}
+
+/// Writes down that something was done by a caller.
+///
+/// # Errors
+/// As [`record`].
+pub async fn done(
+    core: &Core,
+    caller: &Caller,
+    action: AuditAction,
+    subject: &str,
+    detail: Value,
+) -> Result<(), Refusal> {
+    record(core, Some(caller), caller.visitor, action, Some(subject), Outcome::Done, detail).await
+}
+
+/// Writes down a denial. One that cannot be written is still a denial; that is logged by the journal.
+pub async fn denied(
+    core: &Core,
+    caller: Option<&Caller>,
+    visitor: Visitor,
+    action: AuditAction,
+    subject: Option<&str>,
+    detail: Value,
+) {
+    let _ = record(core, caller, visitor, action, subject, Outcome::Denied, detail).await;
+}
+
+/// The action with this stable name.
+///
+/// # Errors
+/// `INVALID_INPUT`.
+pub fn action(name: &str) -> Result<AuditAction, Refusal> {
+    let known = AuditAction::ALL.iter().find(|action| action.name() == name);
+    known.copied().ok_or_else(|| Refusal::new(ErrorCode::InvalidInput, "`action` is not one that is written"))
+}
+
+/// Entries of the log, for administrators.
+///
+/// # Errors
+/// `FORBIDDEN`; the database is not available.
+pub async fn entries(
+    core: &Core,
+    caller: &Caller,
+    filter: AuditFilter,
+    page: PageRequest,
+) -> Result<Page<AuditEntry>, Refusal> {
+    super::admins_only(core, caller, AuditAction::UserChanged).await?;
+    Ok(core.store.entries(filter, page).await?)
+}
