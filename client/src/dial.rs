@@ -67,24 +67,29 @@ impl Dialer {
     /// All of it.
     pub(crate) async fn dial(&self, limit: Duration) -> Result<Socket, DialError> {
         let deadline = Instant::now() + limit;
+        let stream = self.stream(limit).await?;
+        within(deadline, limit, "the WebSocket upgrade", self.upgrade(stream)).await
+    }
+
+    /// All up to the first byte of HTTP: name, address, proxy, TLS.
+    pub(crate) async fn stream(&self, limit: Duration) -> Result<BoxedStream, DialError> {
+        let deadline = Instant::now() + limit;
         let stream = match &self.proxy {
             None => {
                 let (host, port) = (self.relay.host(), self.relay.port());
-                let addresses = within(deadline, limit, "looking up the relay", resolve(host, port)).await?;
+                let addresses = within(deadline, limit, "looking up the server", resolve(host, port)).await?;
                 let tcp = connect(addresses, self.relay.authority());
-                Box::new(within(deadline, limit, "connecting to the relay", tcp).await?)
+                Box::new(within(deadline, limit, "connecting to the server", tcp).await?)
             }
             Some(proxy) => {
                 within(deadline, limit, "connecting through the proxy", self.tunnel(proxy)).await?
             }
         };
-        let stream = if self.relay.is_secure() {
-            let secured = within(deadline, limit, "TLS with the relay", self.secure(stream)).await?;
-            Box::new(secured.stream)
-        } else {
-            stream
-        };
-        within(deadline, limit, "the WebSocket upgrade", self.upgrade(stream)).await
+        if !self.relay.is_secure() {
+            return Ok(stream);
+        }
+        let secured = within(deadline, limit, "TLS with the server", self.secure(stream)).await?;
+        Ok(Box::new(secured.stream))
     }
 
     /// Reaches the proxy and has it open a tunnel to the relay.

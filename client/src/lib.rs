@@ -90,6 +90,7 @@
 //! - [`options`]: keys, admission, proxy and trust of that transport; [`dial`]: how the relay is
 //!   reached through proxies and inspected networks; [`reconnect`]: when to come back.
 //! - [`link`] and [`transfer`]: files over a conversation, and the link that is passed to the receiver.
+//! - [`broker`]: who is online and who may fetch what, from an institution's broker.
 //! - [`probe`]: what blocks the way, stage by stage.
 //! - [`broadcast`]: what happens, for whoever in the process wants to know.
 //! - [`memory`] and [`disabled`]: the transports of tests and of applications that stay local.
@@ -97,6 +98,7 @@
 #![allow(rustdoc::private_intra_doc_links, reason = "module docs lead readers of the source")]
 
 pub mod broadcast;
+pub mod broker;
 pub mod config;
 pub mod dial;
 pub mod disabled;
@@ -113,6 +115,8 @@ pub mod transfer;
 pub mod transport;
 
 pub use broadcast::{SyncBroadcaster, SyncEvent};
+/// The broker's client by the name that the first protocol's applications import it under.
+pub use broker as sync;
 pub use config::{ConfigError, TransportConfig, TransportMode, create_transport, create_transport_with};
 pub use dial::{ProxyUrl, RelayUrl};
 pub use disabled::DisabledTransport;
