@@ -39,7 +39,7 @@ mod setting;
 
 pub use docs::markdown_tables;
 pub use given::{Given, Origin};
-pub use load::{Effective, Loaded, load};
+pub use load::{Effective, Loaded, load, load_with_aliases};
 pub use problems::{Problem, Problems};
 pub use setting::Setting;
 

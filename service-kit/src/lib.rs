@@ -7,12 +7,14 @@
 //! - [`lifecycle`]: drain and kill, readiness, signals;
 //! - [`admin`]: the port for probes and scrapes; [`process`]: what the process itself uses;
 //! - [`tls`]: certificates that are reloaded when their files change;
+//! - [`fetch`]: one document from another service;
 //! - [`proxy_protocol`]: the address of a peer behind a balancer;
 //! - [`secret`]: values that never reach a log; [`clock`]: time that tests can set.
 
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod fetch;
 pub mod lifecycle;
 pub mod metric_set;
 pub mod process;

@@ -181,7 +181,7 @@ impl Certificates {
 
 /// aws-lc-rs with the suites of AES-128-GCM and SHA-256 first, whose hashes have instructions of their own
 /// on current processors; those of AES-256 and SHA-384, which rustls puts first, do not.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let first = [
         CipherSuite::TLS13_AES_128_GCM_SHA256,

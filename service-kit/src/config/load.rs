@@ -28,8 +28,18 @@ pub struct Loaded<A> {
 pub fn load<A: CommandFactory + FromArgMatches>(
     command_line: impl IntoIterator<Item = OsString>,
 ) -> Result<Loaded<A>, clap::Error> {
+    load_with_aliases(command_line, &[])
+}
+
+/// The same where settings have second environment variables, given as variable and setting. One counts
+/// where the setting's own is not set.
+pub fn load_with_aliases<A: CommandFactory + FromArgMatches>(
+    command_line: impl IntoIterator<Item = OsString>,
+    aliases: &[(&'static str, &str)],
+) -> Result<Loaded<A>, clap::Error> {
     let command_line: Vec<OsString> = command_line.into_iter().collect();
-    let mut command = A::command();
+    let mut command = renamed(A::command(), aliases, |name| std::env::var_os(name).is_some());
+    let variables = command.clone();
     let mut problems = Problems::new();
     let mut in_file = Vec::new();
 
@@ -51,9 +61,25 @@ pub fn load<A: CommandFactory + FromArgMatches>(
     }
 
     let matches = command.clone().try_get_matches_from(&command_line)?;
-    let effective = Effective::collect(&A::command(), &matches, &in_file);
+    let effective = Effective::collect(&variables, &matches, &in_file);
     let args = A::from_arg_matches(&matches).map_err(|error| error.with_cmd(&command))?;
     Ok(Loaded { args, problems, effective })
+}
+
+/// Lets each setting whose own variable is not set read its alias, if that is.
+fn renamed(mut command: Command, aliases: &[(&'static str, &str)], is_set: impl Fn(&str) -> bool) -> Command {
+    for (alias, key) in aliases {
+        let found = settings(&command).find(|(name, _)| name == key);
+        let own = found.as_ref().and_then(|(_, arg)| variable(arg));
+        let id = found.map(|(_, arg)| arg.get_id().clone());
+        if let Some(id) = id
+            && is_set(alias)
+            && !own.is_some_and(|own| is_set(&own))
+        {
+            command = command.mut_arg(id, |arg| arg.env(*alias));
+        }
+    }
+    command
 }
 
 /// The settings of a command with their names, in order of declaration.
