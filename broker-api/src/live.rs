@@ -23,6 +23,16 @@ use tokio::sync::broadcast;
 #[error("presence is not available: {0}")]
 pub struct LiveError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+impl LiveError {
+    /// Because of this.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// Events that a receiver may be behind before it lags; a mass return of users is hundreds at once.
+const EVENTS: usize = 4096;
+
 /// One connection of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
@@ -47,6 +57,12 @@ pub enum Change {
     Turned,
     /// They have other connections.
     Same,
+}
+
+impl Change {
+    fn of(turned: bool) -> Self {
+        if turned { Self::Turned } else { Self::Same }
+    }
 }
 
 /// What replicas tell each other; every replica hears it, the one that says it too.
@@ -102,6 +118,15 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// The time in which one token comes: whole microseconds, at least one, at most eleven days.
+    fn period(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(1_000_000);
+        let period = Duration::try_from_secs_f64(1.0 / self.per_second).unwrap_or(LONGEST);
+        Duration::from_micros(u64::try_from(period.min(LONGEST).as_micros()).unwrap_or(u64::MAX).max(1))
+    }
+}
+
 /// What a bucket says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -145,7 +170,8 @@ pub trait Live: Send + Sync {
     /// Gives a value and removes it: of two at once, one gets it.
     async fn take(&self, key: &str) -> Result<Option<Vec<u8>>, LiveError>;
 
-    /// Takes `count` tokens from each of these buckets, all or none.
+    /// Takes `count` tokens from each of these buckets, all or none. More than a bucket's `burst` at once
+    /// is never allowed.
     async fn charge(&self, buckets: &[(String, Rate)], count: u32) -> Result<Taken, LiveError>;
     /// Puts `count` tokens back into each of these buckets, as far as they fit: what was charged before the
     /// outcome was known turned out not to count.
