@@ -36,7 +36,7 @@ async fn door(expiry_notice: Duration) -> Result<Door> {
     let file = keys.path().join("issuer.pem");
     std::fs::write(&file, issuer.public_pem())?;
     let mut config = Embedded::config();
-    let policy = TicketPolicy { keys: vec![file], longest_life: Duration::from_secs(7200) };
+    let policy = TicketPolicy::files([file], Duration::from_secs(7200));
     config.admission = AdmissionPolicy { tickets: Some(policy), ..AdmissionPolicy::default() };
     config.timing.expiry_notice = expiry_notice;
     let relay = Embedded::start(config).await?;

@@ -15,7 +15,7 @@ use culvert_wire::ticket::{TicketClaims, TicketLimits, Topics};
 use culvert_wire::{Admission, Challenge, Close, Hello, PeerId, TopicId, Transcript, VERSIONS};
 
 pub use revocations::{Credentials, Revocations, Revoked};
-pub use tickets::{KeyError, TicketKeys};
+pub use tickets::{KeyError, KeySet, KeySetError, TicketKeys};
 
 use crate::config::AdmissionPolicy;
 

@@ -21,7 +21,7 @@ use culvert_service_kit::telemetry::{LogFilter, LogFormat};
 use culvert_service_kit::tls::Files;
 
 use crate::admission::TicketKeys;
-use crate::config::{AdmissionPolicy, Config, TicketPolicy, Tls};
+use crate::config::{AdmissionPolicy, Config, KeySource, TicketPolicy, Tls};
 
 pub use self::redis::{BusArgs, RedisArgs, RedisMode};
 pub use limits::LimitArgs;
@@ -89,9 +89,18 @@ pub struct Args {
     pub plain_text: Given<bool>,
 
     /// Files with the Ed25519 public keys (PEM or JSON Web Key Set) whose tickets admit peers, read again
-    /// when they change.
+    /// when they change; or https:// URLs of JSON Web Key Sets, such as the broker's
+    /// /.well-known/jwks.json. A key set that was never fetched admits nobody, one that cannot be fetched
+    /// again stays in use.
     #[arg(long, env = "CULVERT_RELAY_TICKET_KEYS", value_name = "LIST", help_heading = "Admission")]
-    pub ticket_keys: Option<Given<Vec<PathBuf>>>,
+    pub ticket_keys: Option<Given<Vec<KeySource>>>,
+    /// PEM file with authorities to trust, beside the system's, when key sets are fetched.
+    #[arg(long, env = "CULVERT_RELAY_TICKET_KEYS_CA", value_name = "FILE", help_heading = "Admission")]
+    pub ticket_keys_ca: Option<Given<PathBuf>>,
+    /// How often key sets are fetched: the longest time for which a withdrawn key still admits.
+    #[arg(long, env = "CULVERT_RELAY_TICKET_KEYS_REFRESH", value_name = "DURATION", default_value = "60s")]
+    #[arg(help_heading = "Admission")]
+    pub ticket_keys_refresh: Given<Duration>,
     /// Tickets that are valid for longer than this from now are refused.
     #[arg(long, env = "CULVERT_RELAY_TICKET_LONGEST_LIFE", value_name = "DURATION", default_value = "24h")]
     #[arg(help_heading = "Admission")]
@@ -249,7 +258,10 @@ impl Args {
     fn tickets(&self, problems: &mut Problems) -> Option<TicketPolicy> {
         let keys = problems.read_optional(&self.ticket_keys);
         let longest_life = problems.read_checked(&self.ticket_longest_life, "more than 0s", |d| !d.is_zero());
-        let policy = TicketPolicy { keys: keys?, longest_life: longest_life? };
+        let authorities = problems.read_optional(&self.ticket_keys_ca);
+        let refresh = problems.read_checked(&self.ticket_keys_refresh, "at least 1s", |d| d.as_secs() >= 1);
+        let policy =
+            TicketPolicy { keys: keys?, longest_life: longest_life?, authorities, refresh: refresh? };
         if let Err(error) = TicketKeys::load(&policy) {
             problems.push("ticket-keys", chain(&error));
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use culvert_service_kit::Secret;
 use culvert_service_kit::proxy_protocol::TrustedSources;
 use culvert_service_kit::tls::Files;
+use url::Url;
 
 use crate::bus::redis::settings::Settings;
 use crate::quota::Rate;
@@ -62,10 +63,32 @@ pub struct AdmissionPolicy {
 /// Which tickets are believed.
 #[derive(Clone, Debug)]
 pub struct TicketPolicy {
-    /// Files with Ed25519 public keys, PEM or JSON Web Key Set, read again when they change.
-    pub keys: Vec<PathBuf>,
+    /// Files with Ed25519 public keys, PEM or JSON Web Key Set, read again when they change, and URLs of
+    /// JSON Web Key Sets, fetched again and again.
+    pub keys: Vec<KeySource>,
+    /// Certificates (PEM) that such URLs may be signed by, beside the system's authorities.
+    pub authorities: Option<PathBuf>,
+    /// How often key sets are fetched.
+    pub refresh: Duration,
     /// Tickets that are valid for longer than this from now are refused.
     pub longest_life: Duration,
+}
+
+impl TicketPolicy {
+    /// Keys from files only.
+    pub fn files(keys: impl IntoIterator<Item = PathBuf>, longest_life: Duration) -> Self {
+        let keys = keys.into_iter().map(KeySource::File).collect();
+        Self { keys, longest_life, authorities: None, refresh: Duration::from_secs(60) }
+    }
+}
+
+/// Where ticket keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file of this machine.
+    File(PathBuf),
+    /// A JSON Web Key Set of a service that issues tickets.
+    Url(Url),
 }
 
 /// How much may be done. Rates are charged per batch of frames; going over one pauses reading.

@@ -78,6 +78,28 @@ impl Route {
     }
 }
 
+/// What came of fetching a set of ticket keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// It is in use.
+    Done,
+    /// It did not come, or is of no use.
+    Failed,
+}
+
+impl Fetched {
+    /// Both outcomes.
+    pub const ALL: &'static [Fetched] = &[Fetched::Done, Fetched::Failed];
+
+    /// Name of the outcome in the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fetched::Done => "done",
+            Fetched::Failed => "failed",
+        }
+    }
+}
+
 culvert_service_kit::metric_set! {
     /// Series of one relay node.
     pub struct Metrics {
@@ -87,6 +109,8 @@ culvert_service_kit::metric_set! {
         pub refused: counter "culvert_relay_refused_total" { reason: Refusal = Refusal::ALL, Refusal::name },
         /// Times the accept loop paused because the process was out of file descriptors.
         pub accept_pauses: counter "culvert_relay_accept_pauses_total",
+        /// Attempts to fetch a set of ticket keys; after a failed one the old keys stay in use.
+        pub key_fetches: counter "culvert_relay_ticket_key_fetches_total" { outcome: Fetched = Fetched::ALL, Fetched::name },
         /// Connections whose handshake is under way.
         pub handshakes: gauge "culvert_relay_handshakes",
         /// Seconds from accept to welcome, of admitted connections.

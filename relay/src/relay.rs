@@ -11,20 +11,22 @@ use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
 use culvert_wire::{Close, Frame, NodeId, VERSIONS};
+use futures_util::future::join_all;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Gate, KeyError, name_matches};
+use crate::admission::{Gate, KeyError, KeySet, name_matches};
+use crate::args::chain;
 use crate::bus::memory::MemoryBus;
 use crate::bus::redis::RedisBus;
 use crate::bus::redis::reach::ReachError;
 use crate::bus::{AttachError, Bus};
 use crate::config::{Config, Tls};
 use crate::listener::{self, Listener};
-use crate::metrics::Metrics;
+use crate::metrics::{Fetched, Metrics};
 use crate::node::{Local, Node};
 
 /// How often ticket keys are compared with their files.
@@ -162,6 +164,7 @@ impl Relay {
                 watch_placement(&node, &readiness),
                 node.sweep(),
                 watch_keys(&node),
+                fetch_keys(&node),
                 watch_certificates(certificates),
                 registry.upkeep()
             )
@@ -251,6 +254,42 @@ async fn watch_certificates(certificates: Option<Arc<Certificates>>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return std::future::pending().await };
     while hangups.recv().await.is_some() {
         tracing::info!("SIGHUP: there is no certificate to read again");
+    }
+}
+
+/// Fetches the sets of ticket keys, each again and again.
+async fn fetch_keys(node: &Node) {
+    let Some(keys) = node.gate.tickets() else { return std::future::pending().await };
+    let each = keys.sets().iter().map(|set| fetch_set(node, set, keys.refresh()));
+    join_all(each).await;
+    std::future::pending().await
+}
+
+async fn fetch_set(node: &Node, set: &KeySet, refresh: Duration) {
+    let fetches = &node.metrics.key_fetches;
+    let (mut failures, mut known) = (0_u32, None);
+    loop {
+        match set.fetch().await {
+            Ok(count) => {
+                fetches[Fetched::Done].increment(1);
+                if failures > 0 || known != Some(count) {
+                    tracing::info!(url = %set.url(), count, "ticket keys fetched");
+                }
+                (failures, known) = (0, Some(count));
+            }
+            Err(error) => {
+                fetches[Fetched::Failed].increment(1);
+                failures = failures.saturating_add(1);
+                // Said when it begins, not with every attempt.
+                if failures == 1 {
+                    let in_use = known.unwrap_or(0);
+                    tracing::error!(error = chain(&error), url = %set.url(), in_use, "ticket keys not fetched");
+                }
+            }
+        }
+        // Spread, so that the nodes of a cluster do not all ask at once.
+        let pause = set.pause(failures, refresh).mul_f64(rand::random_range(0.8..1.0));
+        tokio::time::sleep(pause).await;
     }
 }
 

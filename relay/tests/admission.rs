@@ -34,7 +34,7 @@ impl Door {
         let file = keys.path().join("issuer.pem");
         std::fs::write(&file, issuer.public_pem())?;
         let mut config = Embedded::config();
-        let policy = TicketPolicy { keys: vec![file], longest_life: Duration::from_secs(7200) };
+        let policy = TicketPolicy::files([file], Duration::from_secs(7200));
         config.admission = AdmissionPolicy { tickets: Some(policy), ..AdmissionPolicy::default() };
         Ok(Self { relay: Embedded::start(config).await?, issuer, peer, _keys: keys })
     }

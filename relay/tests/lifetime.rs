@@ -111,7 +111,7 @@ async fn ticketed() -> Ticketed {
     let file = keys.path().join("issuer.pem");
     std::fs::write(&file, issuer.public_pem()).unwrap();
     let relay = node(MemoryBus::alone(), clock.clone(), |config| {
-        let tickets = TicketPolicy { keys: vec![file], longest_life: Duration::from_secs(86_400) };
+        let tickets = TicketPolicy::files([file], Duration::from_secs(86_400));
         config.admission = AdmissionPolicy { tickets: Some(tickets), ..AdmissionPolicy::default() };
         config.timing.expiry_notice = Duration::from_secs(1);
     })

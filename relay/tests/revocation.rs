@@ -39,7 +39,7 @@ impl Doors {
         std::fs::write(&file, issuer.public_pem()).unwrap();
         let start = async || {
             let tickets =
-                TicketPolicy { keys: vec![file.clone()], longest_life: Duration::from_secs(86_400) };
+                TicketPolicy::files([file.clone()], Duration::from_secs(86_400));
             node(hub.bus(), clock.clone(), |config| {
                 config.admission =
                     AdmissionPolicy { open: true, tickets: Some(tickets), ..AdmissionPolicy::default() };

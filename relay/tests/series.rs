@@ -13,9 +13,11 @@ use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
 use culvert_wire::{Class, Close, ConnId, Frame, Header, TopicId};
 
 /// Moved by tests of their own: running out of file descriptors takes a process to itself (descriptors),
-/// a node without a number another bus (placement), full queues their time (ledger).
+/// a node without a number another bus (placement), full queues their time (ledger), key sets a service that
+/// has them (key_sets).
 const ELSEWHERE: &[&str] = &[
     "culvert_relay_accept_pauses_total",
+    "culvert_relay_ticket_key_fetches_total",
     "culvert_relay_unplaced",
     "culvert_relay_queued_bytes",
     "culvert_relay_verdicts_orphaned_total",

@@ -1,19 +1,29 @@
 //! Verifies admission tickets and invitations, offline.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use culvert_service_kit::fetch::{FetchError, Fetcher};
 use culvert_wire::ticket::{AUDIENCE, INVITATION_TYPE, InvitationClaims, TICKET_TYPE, TicketClaims};
 use culvert_wire::{Close, PeerId};
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::de::DeserializeOwned;
+use url::Url;
 
-use crate::config::TicketPolicy;
+use crate::config::{KeySource, TicketPolicy};
 
-/// A key file that is of no use.
+/// Longest wait for a key set.
+const FETCH: Duration = Duration::from_secs(10);
+/// A key set has a few hundred bytes for each key.
+const MAX_KEY_SET: usize = 256 << 10;
+/// Pause before a key set that was never fetched is asked for again; grows with every failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keys that are of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It cannot be read.
@@ -34,6 +44,26 @@ pub enum KeyError {
         /// Which.
         path: String,
     },
+    /// The authorities cannot be used.
+    #[error("ticket-keys-ca {path}")]
+    Authorities {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+}
+
+/// A key set that could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum KeySetError {
+    /// It did not come.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Something else came.
+    #[error("what {0} answers is no JSON Web Key Set with an Ed25519 key (`kty` OKP, `crv` Ed25519)")]
+    NoKey(Url),
 }
 
 struct TicketKey {
@@ -45,21 +75,72 @@ struct TicketKey {
 pub struct TicketKeys {
     files: Vec<PathBuf>,
     longest_life: Duration,
+    in_files: ArcSwap<Vec<TicketKey>>,
+    sets: Vec<KeySet>,
+    refresh: Duration,
+}
+
+/// Keys of a service that issues tickets; none before they were fetched for the first time.
+pub struct KeySet {
+    url: Url,
+    fetcher: Fetcher,
     keys: ArcSwap<Vec<TicketKey>>,
 }
 
+impl KeySet {
+    /// Where it comes from.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Fetches it; on an error the old keys stay. Gives how many keys there are now.
+    ///
+    /// # Errors
+    /// See [`KeySetError`].
+    pub async fn fetch(&self) -> Result<usize, KeySetError> {
+        let text = self.fetcher.get(&self.url).await?;
+        let keys = serde_json::from_slice(&text).map(of_set).unwrap_or_default();
+        if keys.is_empty() {
+            return Err(KeySetError::NoKey(self.url.clone()));
+        }
+        let count = keys.len();
+        self.keys.store(Arc::new(keys));
+        Ok(count)
+    }
+
+    /// When to fetch it again after so many failures in a row.
+    pub fn pause(&self, failures: u32, refresh: Duration) -> Duration {
+        match failures {
+            0 => refresh,
+            _ => FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(refresh),
+        }
+    }
+}
+
 impl TicketKeys {
-    /// Reads every configured file.
+    /// Reads every configured file, and prepares to fetch every URL.
     ///
     /// # Errors
     /// The first file that cannot be used.
     pub fn load(policy: &TicketPolicy) -> Result<Self, KeyError> {
-        let keys = read_all(&policy.keys)?;
-        Ok(Self {
-            files: policy.keys.clone(),
-            longest_life: policy.longest_life,
-            keys: ArcSwap::from_pointee(keys),
-        })
+        let mut files = Vec::new();
+        let mut urls = Vec::new();
+        for source in &policy.keys {
+            match source {
+                KeySource::File(path) => files.push(path.clone()),
+                KeySource::Url(url) => urls.push(url.clone()),
+            }
+        }
+        let sets = match urls.is_empty() {
+            true => Vec::new(),
+            false => {
+                let fetcher = fetcher(policy)?;
+                let keys = |url| KeySet { url, fetcher: fetcher.clone(), keys: ArcSwap::default() };
+                urls.into_iter().map(keys).collect()
+            }
+        };
+        let in_files = ArcSwap::from_pointee(read_all(&files)?);
+        Ok(Self { files, longest_life: policy.longest_life, in_files, sets, refresh: policy.refresh })
     }
 
     /// Reads every file again; on an error the old keys stay.
@@ -67,7 +148,7 @@ impl TicketKeys {
     /// # Errors
     /// The first file that cannot be used.
     pub fn reload(&self) -> Result<(), KeyError> {
-        self.keys.store(std::sync::Arc::new(read_all(&self.files)?));
+        self.in_files.store(Arc::new(read_all(&self.files)?));
         Ok(())
     }
 
@@ -76,17 +157,28 @@ impl TicketKeys {
         &self.files
     }
 
+    /// The key sets, to fetch them.
+    pub fn sets(&self) -> &[KeySet] {
+        &self.sets
+    }
+
+    /// How often they are to be fetched.
+    pub fn refresh(&self) -> Duration {
+        self.refresh
+    }
+
     /// Checks a ticket's signature, type, audience and times, but not whom it is bound to.
     ///
     /// # Errors
     /// [`Close::TicketInvalid`] or [`Close::TicketExpired`].
     pub fn verify(&self, ticket: &str, now: u64) -> Result<TicketClaims, Close> {
         let id = key_id(ticket, TICKET_TYPE).ok_or(Close::TicketInvalid)?;
-        let keys = self.keys.load();
-        let claims: TicketClaims = keys
-            .iter()
-            .filter(|key| id.is_none() || key.id.is_none() || key.id == id)
-            .find_map(|key| claims(ticket, &key.key))
+        let signed = |keys: &[TicketKey]| {
+            let mut fitting = keys.iter().filter(|key| id.is_none() || key.id.is_none() || key.id == id);
+            fitting.find_map(|key| claims(ticket, &key.key))
+        };
+        let claims: TicketClaims = signed(&self.in_files.load())
+            .or_else(|| self.sets.iter().find_map(|set| signed(&set.keys.load())))
             .ok_or(Close::TicketInvalid)?;
         if claims.exp <= now {
             return Err(Close::TicketExpired);
@@ -141,14 +233,27 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<TicketKey>, KeyError> {
     Ok(keys)
 }
 
+/// The way to key sets: the system's authorities and those of the policy.
+fn fetcher(policy: &TicketPolicy) -> Result<Fetcher, KeyError> {
+    let path = || policy.authorities.iter().map(|path| path.display().to_string()).collect();
+    let read = |file: &PathBuf| std::fs::read(file).map_err(|source| KeyError::Read { path: path(), source });
+    let pem = policy.authorities.as_ref().map(read).transpose()?;
+    Fetcher::new(pem.as_deref(), FETCH, MAX_KEY_SET)
+        .map_err(|source| KeyError::Authorities { path: path(), source })
+}
+
+fn of_set(set: JwkSet) -> Vec<TicketKey> {
+    let usable = set.keys.iter().filter_map(|jwk| {
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        let ed25519 = key.family() == jsonwebtoken::AlgorithmFamily::Ed;
+        ed25519.then(|| TicketKey { id: jwk.common.key_id.clone(), key })
+    });
+    usable.collect()
+}
+
 fn read_keys(text: &[u8]) -> Vec<TicketKey> {
     if let Ok(set) = serde_json::from_slice::<JwkSet>(text) {
-        let usable = set.keys.iter().filter_map(|jwk| {
-            let key = DecodingKey::from_jwk(jwk).ok()?;
-            let ed25519 = key.family() == jsonwebtoken::AlgorithmFamily::Ed;
-            ed25519.then(|| TicketKey { id: jwk.common.key_id.clone(), key })
-        });
-        return usable.collect();
+        return of_set(set);
     }
     // One file may hold several PEM blocks, so that keys can be rotated by appending.
     const END: &str = "-----END PUBLIC KEY-----";

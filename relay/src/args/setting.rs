@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use bytesize::ByteSize;
 use culvert_service_kit::config::Setting;
+use culvert_service_kit::fetch::Fetcher;
+use url::Url;
 
-use crate::config::TenantScope;
+use crate::config::{KeySource, TenantScope};
 use crate::quota::Rate;
 
 /// Where the admin port is, if anywhere.
@@ -32,6 +34,18 @@ impl Setting for TenantScope {
             "cluster" => Some(Self::Cluster),
             _ => None,
         }
+    }
+}
+
+impl Setting for KeySource {
+    const FORM: &'static str =
+        "the path of a file, or an https:// URL (http:// at a loopback address) of a JSON Web Key Set";
+
+    fn parse(text: &str) -> Option<Self> {
+        if !text.contains("://") {
+            return (!text.is_empty()).then(|| Self::File(text.into()));
+        }
+        Url::parse(text).ok().filter(Fetcher::accepts).map(Self::Url)
     }
 }
 
@@ -87,6 +101,17 @@ mod tests {
             assert_eq!(Rate::parse(bad), None, "{bad}");
         }
         assert_eq!(ByteRate::parse("0"), None);
+    }
+
+    #[test]
+    fn ticket_keys_are_files_or_urls_that_nobody_on_the_way_can_change() {
+        assert_eq!(KeySource::parse("keys.pem"), Some(KeySource::File("keys.pem".into())));
+        for url in ["https://broker.example/.well-known/jwks.json", "http://127.0.0.1:8080/jwks"] {
+            assert_eq!(KeySource::parse(url), Some(KeySource::Url(url.parse().unwrap())));
+        }
+        for bad in ["", "http://broker.example/jwks", "ftp://broker.example/jwks", "https://"] {
+            assert_eq!(KeySource::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]
