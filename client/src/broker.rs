@@ -29,6 +29,7 @@
 //! ```
 
 mod address;
+mod api;
 mod cache;
 mod client;
 mod credentials;
@@ -36,6 +37,7 @@ mod discovery;
 mod driver;
 mod error;
 mod files;
+pub mod handover;
 mod http;
 mod logins;
 mod policy;
@@ -44,6 +46,7 @@ mod share_link;
 mod socket;
 
 pub use address::{BrokerUrl, BrokerUrlError};
+pub use api::{BrokerApi, verify_password};
 pub use cache::SharedResultInfo;
 pub use client::{BrokerEvent, Status, SyncClient, SyncClientBuilder};
 pub use credentials::{Credentials, prove_device};

@@ -71,6 +71,11 @@ impl Http {
         self.call(Method::POST, path, bearer, body.into()).await
     }
 
+    /// `POST` without a body, whose answer does not matter if it is a success.
+    pub(crate) async fn post_for_nothing(&self, path: &str, bearer: Option<&str>) -> Result<(), SyncError> {
+        self.exchange(Method::POST, path, bearer, Bytes::new()).await.map(drop)
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -78,6 +83,19 @@ impl Http {
         bearer: Option<&str>,
         body: Bytes,
     ) -> Result<T, SyncError> {
+        let body = self.exchange(method, path, bearer, body).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| SyncError::Protocol(format!("its answer does not parse: {error}")))
+    }
+
+    /// The body of a success.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<&str>,
+        body: Bytes,
+    ) -> Result<Bytes, SyncError> {
         let wrong = |error: String| SyncError::Protocol(error);
         let mut request = Request::builder()
             .method(method)
@@ -108,11 +126,7 @@ impl Http {
         };
         let (status, retry_after, body) =
             timeout(self.limit, exchange).await.map_err(|_| SyncError::TimedOut(self.limit))??;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| wrong(format!("its answer does not parse: {error}")));
-        }
-        Err(refusal(status, retry_after, &body))
+        if status.is_success() { Ok(body) } else { Err(refusal(status, retry_after, &body)) }
     }
 }
 

@@ -1,0 +1,148 @@
+//! The REST calls that a client needs besides the WebSocket: logins, relay tickets, what a broker is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_broker_wire::login::{AccountLogin, Challenge, DeviceLogin, Password, SessionGiven};
+use culvert_broker_wire::{ErrorCode, Timestamp};
+use culvert_wire::{PeerId, TopicId};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::address::BrokerUrl;
+use super::client::{SyncClient, now};
+use super::credentials::prove_device;
+use super::error::SyncError;
+use super::http::Http;
+use super::logins::Login;
+use crate::dial::Dialer;
+use crate::identity::Identity;
+use crate::options::RelayOptions;
+
+/// A broker's REST interface, without an identity.
+#[derive(Debug, Clone)]
+pub struct BrokerApi {
+    url: BrokerUrl,
+    http: Http,
+}
+
+#[derive(Debug, Serialize)]
+struct TicketRequest {
+    peer_id: PeerId,
+    topics: Vec<TopicId>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TicketGiven {
+    ticket: String,
+}
+
+impl BrokerApi {
+    /// The interface of the broker at `url`, by the proxy and trust of `options`. Nothing is dialled yet.
+    ///
+    /// # Errors
+    /// The URL is in clear text and must not be, or proxy and trust cannot be settled.
+    pub async fn new(
+        url: BrokerUrl,
+        options: &RelayOptions,
+        allow_plain_text: bool,
+        limit: Duration,
+    ) -> Result<Self, SyncError> {
+        let url = url.checked(allow_plain_text)?;
+        let (server, options) = (url.server().clone(), options.clone());
+        let dialer = tokio::task::spawn_blocking(move || Dialer::new(&server, &options)).await;
+        let dialer = Arc::new(dialer.map_err(|error| SyncError::Protocol(error.to_string()))??);
+        Ok(Self { http: Http::new(url.clone(), dialer, limit), url })
+    }
+
+    /// Logs in with an account's password.
+    ///
+    /// # Errors
+    /// The broker refuses, or cannot be asked.
+    pub async fn login_account(&self, user_id: &str, password: &str) -> Result<Login, SyncError> {
+        let body = AccountLogin { user_id: user_id.to_owned(), password: Password(password.to_owned()) };
+        let given = self.http.post("/api/auth/login", None, &body).await?;
+        Ok(self.login(given))
+    }
+
+    /// Logs in with a device's key that is bound to the user.
+    ///
+    /// # Errors
+    /// The broker refuses, or cannot be asked.
+    pub async fn login_device(&self, user_id: &str, identity: &Identity) -> Result<Login, SyncError> {
+        let Challenge { challenge, .. } =
+            self.http.post("/api/auth/challenge", None, &serde_json::json!({})).await?;
+        let device = prove_device(identity, user_id, self.url.host(), &challenge);
+        let given = self
+            .http
+            .post("/api/auth/device", None, &DeviceLogin { user_id: user_id.to_owned(), device })
+            .await?;
+        Ok(self.login(given))
+    }
+
+    /// Whether this is the account's password. The broker is asked and counts wrong guesses; nothing that
+    /// passwords could be tried against is ever given out.
+    ///
+    /// # Errors
+    /// The broker cannot be asked, or asks to wait.
+    pub async fn verify_password(&self, user_id: &str, password: &str) -> Result<bool, SyncError> {
+        match self.login_account(user_id, password).await {
+            Ok(login) => {
+                self.logout(&login).await?;
+                Ok(true)
+            }
+            Err(error) if error.code() == Some(ErrorCode::AuthFailed) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// The broker cannot be asked.
+    pub async fn logout(&self, login: &Login) -> Result<(), SyncError> {
+        self.http.post_for_nothing("/api/auth/logout", Some(&login.session_token)).await
+    }
+
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        self.url.host()
+    }
+
+    pub(crate) fn login(&self, given: SessionGiven) -> Login {
+        let end = now().unix_seconds().saturating_add(given.expires_in_seconds);
+        Login {
+            broker_url: self.url.to_string(),
+            user_id: given.user_id,
+            session_token: given.session_token,
+            expires_at: Some(Timestamp::from_unix_seconds(end)),
+        }
+    }
+}
+
+impl SyncClient {
+    /// A ticket for the institution's relays, bound to a key of this user and to these topics.
+    ///
+    /// # Errors
+    /// The broker refuses, cannot be asked, or the client has no session to ask with.
+    pub async fn relay_ticket(&self, peer_id: PeerId, topics: Vec<TopicId>) -> Result<String, SyncError> {
+        let session = self.bearer();
+        let body = TicketRequest { peer_id, topics };
+        let given: TicketGiven =
+            self.http().post("/api/relay-tickets", session.as_deref().map(String::as_str), &body).await?;
+        Ok(given.ticket)
+    }
+}
+
+/// As [`BrokerApi::verify_password`], by the proxy and trust of the environment.
+///
+/// # Errors
+/// As for [`BrokerApi::verify_password`].
+pub async fn verify_password(broker_url: &str, user_id: &str, password: &str) -> Result<bool, SyncError> {
+    let limit = Duration::from_secs(30);
+    let api = BrokerApi::new(broker_url.parse()?, &RelayOptions::default(), false, limit).await?;
+    api.verify_password(user_id, &Zeroizing::new(password.to_owned())).await
+}
