@@ -1,1 +1,182 @@
-//! Being written.
+//! The `culvert-broker-api` program: settings in, exit code out.
+//!
+//! `culvert broker` is the same: it hands its arguments to [`main`].
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use culvert_relay::config::Tls;
+use culvert_service_kit::Shutdown;
+use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Loaded, load_with_aliases};
+use culvert_service_kit::lifecycle::{Drained, signals};
+use culvert_service_kit::telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::args::{ALIASES, Action, Args, Logs, chain};
+use crate::config::Config;
+use crate::server::{Broker, OpenError, migrate};
+
+/// Descriptors beside those of clients: listeners, the stores' connections, the runtime's own.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// Who knows the institution's password can make users; 16 random characters are out of reach of guesses
+/// at the rates that the broker allows.
+const STRONG_PASSWORD: usize = 16;
+/// For work on blocking threads when everything else has ended.
+const RUNTIME_END: Duration = Duration::from_secs(1);
+/// How long `migrate` waits for another one that is at it.
+const MIGRATION: Duration = Duration::from_secs(600);
+
+/// Runs the program with these arguments, the first of which is its name.
+///
+/// Blocks until it has ended; to be called outside of any async runtime, because it starts its own.
+pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Loaded { args, problems, effective } =
+        match load_with_aliases::<Args>(settings_first(command_line), ALIASES) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Nothing is left to do if the terminal is gone.
+                let _ = error.print();
+                return if error.use_stderr() { EXIT_BAD_CONFIGURATION.into() } else { ExitCode::SUCCESS };
+            }
+        };
+    // Needs no settings: the document is the same for every broker.
+    if let Some(Action::Openapi) = args.action {
+        return print("");
+    }
+    let (config, logs) = match args.config(problems) {
+        Ok(config) => config,
+        Err(problems) => {
+            let _ = writeln!(io::stderr(), "{problems}");
+            return EXIT_BAD_CONFIGURATION.into();
+        }
+    };
+    match args.action {
+        Some(Action::CheckConfig) => print(&effective.to_string()),
+        Some(Action::Migrate) => run(logs, async move {
+            migrate(&config, Some(MIGRATION)).await?;
+            tracing::info!("the tables are as this version needs them");
+            Ok(ExitCode::SUCCESS)
+        }),
+        None | Some(Action::Serve | Action::Openapi) => run(logs, serve(config)),
+    }
+}
+
+/// Lets settings stand after `serve`, `migrate` and `check-config`, which take none of their own.
+fn settings_first(command_line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut command_line: Vec<OsString> = command_line.into_iter().collect();
+    let is_simple =
+        |word: &OsString| ["serve", "migrate", "check-config", "openapi"].iter().any(|simple| word == simple);
+    if command_line.get(1).is_some_and(is_simple) {
+        let action = command_line.remove(1);
+        command_line.push(action);
+    }
+    command_line
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => EXIT_FAILED.into(),
+    }
+}
+
+/// Starts logs and a runtime, and says what went wrong.
+fn run(logs: Logs, work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    if let Err(error) = telemetry::init(logs.format, logs.filter) {
+        let _ = writeln!(io::stderr(), "{}", chain(&error));
+        return EXIT_FAILED.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the async runtime does not start");
+            return EXIT_FAILED.into();
+        }
+    };
+    let ended = runtime.block_on(work);
+    runtime.shutdown_timeout(RUNTIME_END);
+    ended.unwrap_or_else(|error| {
+        tracing::error!(error = chain(&*error), "stopped");
+        EXIT_FAILED.into()
+    })
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit(config.limits.connections);
+    say_what_is_open(&config);
+    let shutdown = Shutdown::new();
+    let signals = signals(shutdown.clone())?;
+    let broker = Broker::bind(config)?;
+    let (listen, admin) = (broker.local_addr()?, broker.admin_addr()?);
+    let admin = admin.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    tracing::info!(%listen, admin, "broker listening");
+    // The signals end with the second one; the broker ends with or without them.
+    let ended: Result<Drained, OpenError> = {
+        let mut broker = std::pin::pin!(broker.run(shutdown.clone()));
+        tokio::select! {
+            ended = &mut broker => ended,
+            () = signals => broker.await,
+        }
+    };
+    Ok(match ended? {
+        _ if shutdown.has_failed() => {
+            tracing::error!("stopped because a part of the broker had ended");
+            EXIT_FAILED.into()
+        }
+        Drained::Killed => {
+            tracing::warn!("stopped at once");
+            EXIT_FAILED.into()
+        }
+        drained @ (Drained::Complete | Drained::CutOff) => {
+            tracing::info!(?drained, "stopped");
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// Raises the limit of open descriptors as far as the system lets it, and says if that is not enough.
+fn raise_descriptor_limit(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
+    }
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    if let Some(limit) = getrlimit(Resource::Nofile).current
+        && limit < needed
+    {
+        tracing::warn!(
+            limit,
+            needed,
+            "fewer descriptors may be opened than max-connections needs; raise LimitNOFILE or ulimit -n"
+        );
+    }
+}
+
+/// What is open, or nearly so, is because someone said so, and the log shows it.
+fn say_what_is_open(config: &Config) {
+    match (&config.tls, config.behind_tls) {
+        (Tls::PlainText, false) => {
+            tracing::warn!(
+                "clients connect without TLS, whoever is on the way can read and change everything"
+            );
+        }
+        (Tls::PlainText, true) => {
+            tracing::info!("clients are believed to come over TLS that ends before this broker");
+        }
+        (Tls::Files(_), _) => {}
+    }
+    if let Some(password) = &config.institution_password
+        && password.expose().chars().count() < STRONG_PASSWORD
+    {
+        tracing::warn!(
+            "the institution's password is short enough to be guessed, and whoever knows it can make users; \
+             give {STRONG_PASSWORD} random characters or more"
+        );
+    }
+    if config.redis.is_none() {
+        tracing::info!("without redis, presence is in this process, which has to be the only one");
+    }
+}

@@ -40,7 +40,8 @@ pub struct Config {
     pub migrate: bool,
     /// Redis, for any number of replicas; `None` keeps presence in this process, which is then the only one.
     pub redis: Option<Settings>,
-    /// What is sealed in the database is sealed with the first of these; the others only open.
+    /// What is sealed in the database is sealed with the first of these; the others only open. Without one,
+    /// a key file is made beside a SQLite file.
     pub data_keys: Vec<Secret<Vec<u8>>>,
     /// Name of the institution, shown to clients.
     pub institution: String,
@@ -78,6 +79,8 @@ pub struct Timing {
     pub handshake: Duration,
     /// One request, from its head to the answer's head.
     pub request: Duration,
+    /// A connection without a request.
+    pub keep_alive: Duration,
     /// Silence after which a connection's user counts as offline and it is closed.
     pub heartbeat_timeout: Duration,
     /// How long a client may take nothing of what is written to it.
@@ -134,6 +137,8 @@ impl Default for Timing {
         Self {
             handshake: Duration::from_secs(10),
             request: Duration::from_secs(30),
+            // Longer than balancers keep connections that they use again.
+            keep_alive: Duration::from_secs(75),
             heartbeat_timeout: Duration::from_secs(300),
             write: Duration::from_secs(10),
             session: Duration::from_secs(12 * 3600),

@@ -1,9 +1,98 @@
-//! What operators see.
+//! What operators see. A doc comment is the help text; `docs/metrics.md` is generated from it.
+
+mod route;
+
+pub use route::{Class, Route};
+
+use crate::identity::{Entrance, Verdict};
+
+/// Why a connection ended before its first request was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The broker has as many connections as it may.
+    Full,
+    /// The PROXY protocol header is missing or malformed.
+    ProxyProtocol,
+    /// The TLS handshake ended with an error.
+    Tls,
+    /// The head of the first request is not HTTP, too long, or broke off.
+    Http,
+    /// The handshake was not finished in time.
+    Timeout,
+}
+
+impl Refused {
+    /// Every reason.
+    pub const ALL: &'static [Refused] =
+        &[Refused::Full, Refused::ProxyProtocol, Refused::Tls, Refused::Http, Refused::Timeout];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refused::Full => "full",
+            Refused::ProxyProtocol => "proxy_protocol",
+            Refused::Tls => "tls",
+            Refused::Http => "http",
+            Refused::Timeout => "timeout",
+        }
+    }
+}
+
+/// What a broker needs from elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// Postgres, or the SQLite file.
+    Database,
+    /// Redis, or this process's memory.
+    Live,
+}
+
+impl Backend {
+    /// Both.
+    pub const ALL: &'static [Backend] = &[Backend::Database, Backend::Live];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Database => "database",
+            Backend::Live => "live",
+        }
+    }
+}
 
 culvert_service_kit::metric_set! {
     /// Series of the broker.
     pub struct Metrics {
         /// WebSocket connections open now.
         pub connections: gauge "culvert_broker_connections",
+        /// TCP connections open now, those of WebSockets included.
+        pub tcp_connections: gauge "culvert_broker_tcp_connections",
+        /// TCP connections accepted.
+        pub accepted: counter "culvert_broker_accepted_total",
+        /// Connections that ended before their first request was answered, by the reason.
+        pub refused: counter "culvert_broker_refused_total" { reason: Refused = Refused::ALL, Refused::name },
+        /// Pauses because connections could not be accepted, mostly for want of file descriptors.
+        pub accept_pauses: counter "culvert_broker_accept_pauses_total",
+        /// Requests answered, by what they were about and the class of the status. A WebSocket is one
+        /// request.
+        pub requests: counter "culvert_broker_requests_total" {
+            route: Route = Route::ALL, Route::name; status: Class = Class::ALL, Class::name
+        },
+        /// From the head of a request to the head of its answer.
+        pub request_seconds: histogram "culvert_broker_request_seconds" {
+            route: Route = Route::ALL, Route::name
+        },
+        /// Whether what the broker needs answers, asked once a second: 1 or 0.
+        pub backend_up: gauge "culvert_broker_backend_up" { backend: Backend = Backend::ALL, Backend::name },
+        /// Times that it did not answer when asked.
+        pub backend_failures: counter "culvert_broker_backend_failures_total" {
+            backend: Backend = Backend::ALL, Backend::name
+        },
+        /// Proofs of identity, by the way in and whether they proved it. A session counts with every request.
+        pub logins: counter "culvert_broker_logins_total" {
+            way: Entrance = Entrance::ALL, Entrance::name; verdict: Verdict = Verdict::ALL, Verdict::name
+        },
+        /// Passwords refused unchecked, because there were too many wrong ones.
+        pub guesses_refused: counter "culvert_broker_guesses_refused_total",
     }
 }

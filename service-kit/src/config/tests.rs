@@ -121,6 +121,24 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 }
 
 #[test]
+fn a_second_variable_counts_where_the_first_is_not_set_and_is_named_as_the_origin() {
+    let aliases = [
+        ("HOME", "keepalive"),
+        ("HOME", "loud"),
+        ("CULVERT_TEST_VARIABLE_THAT_NOBODY_SETS", "password-file"),
+    ];
+    let loaded = load_with_aliases::<Args>(["test".into()], &aliases).unwrap();
+    assert_eq!(loaded.args.keepalive.text(), std::env::var("HOME").unwrap());
+    assert_eq!(loaded.args.loud.text(), std::env::var("PATH").unwrap(), "its own variable wins");
+    assert!(loaded.args.password_file.is_none());
+    let origin =
+        loaded.effective.iter().find(|(key, ..)| *key == "keepalive").map(|(.., origin)| origin.clone());
+    assert_eq!(origin, Some(Origin::Environment("HOME".into())));
+    let flag = load_with_aliases::<Args>(["test".into(), "--keepalive=1s".into()], &aliases).unwrap();
+    assert_eq!(flag.args.keepalive.text(), "1s");
+}
+
+#[test]
 fn all_problems_are_reported_at_once_with_key_and_accepted_form() {
     let file = "idle_timeout = '1s'\nqueue-bytes = '1KiB'\ntrusted = { from = 'x' }\ncolour = 'red'\n";
     let problems = config(with_file(file, &["--keepalive", "soon"])).unwrap_err();
