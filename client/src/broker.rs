@@ -39,6 +39,7 @@ mod error;
 mod files;
 pub mod handover;
 mod http;
+mod login;
 mod logins;
 mod policy;
 mod queue;
@@ -54,6 +55,7 @@ pub use culvert_broker_wire::message::{PresenceEvent, RelayAddress, ShareChange,
 pub use culvert_broker_wire::{ErrorCode, Permission, ShareToken, Timestamp};
 pub use discovery::{DiscoveredBroker, DiscoveryError, SERVICES, discover_brokers};
 pub use error::SyncError;
+pub use login::{Admission, InstitutionLogin, InstitutionLoginError};
 pub use logins::{Login, Logins};
 pub use policy::AccessPolicy;
 pub use share_link::{ParseShareLinkError, ShareLink};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use culvert_broker_wire::ErrorCode;
 
 use super::address::BrokerUrlError;
+use super::login::InstitutionLoginError;
 use super::share_link::{ParseShareLinkError, ShareLink};
 use crate::dial::DialError;
 
@@ -29,6 +30,9 @@ pub enum SyncError {
     /// What was given names no share.
     #[error(transparent)]
     Link(#[from] ParseShareLinkError),
+    /// The institution's password was not accepted, or not by the right broker.
+    #[error(transparent)]
+    Login(#[from] InstitutionLoginError),
     /// No connection could be opened.
     #[error("the broker cannot be reached: {0}")]
     Dial(#[source] Arc<DialError>),
