@@ -7,16 +7,18 @@
 pub mod audit;
 pub mod backups;
 pub mod check;
+pub mod credentials;
 pub mod keys;
 pub mod shares;
 pub mod teams;
 pub mod tickets;
 pub mod upkeep;
+pub mod users;
 
 use culvert_broker_wire::ErrorCode;
 
 use crate::core::{Caller, Core, Refusal};
-use crate::store::{AuditAction, Cursor, Outcome, PageRequest};
+use crate::store::{AuditAction, Cursor, PageRequest};
 
 /// Entries of one page of a list at most.
 pub const MAX_PAGE: u32 = 1000;
@@ -68,9 +70,4 @@ pub async fn admins_only(core: &Core, caller: &Caller, action: AuditAction) -> R
     }
     audit::denied(core, Some(caller), caller.visitor, action, None, serde_json::json!({})).await;
     Err(Refusal::new(ErrorCode::Forbidden, "only administrators of the broker may do this"))
-}
-
-/// How a refusal is written down.
-fn outcome<T>(result: &Result<T, Refusal>) -> Outcome {
-    if result.is_ok() { Outcome::Done } else { Outcome::Denied }
 }

@@ -1,1 +1,149 @@
-//! Being written.
+//! REST: the broker over HTTP, described by an OpenAPI document that is made from the handlers.
+//!
+//! A request passes, from the outside in: a catch for panics; a limit of time; the pages of other origins
+//! that may call (CORS); a limit of size; then, under `/api`, the rate limit and identity ([`gate`]), and for
+//! creations the memory of what was done already ([`idempotency`]). Handlers read the request
+//! ([`extract`]), call [`crate::domain`], and answer in JSON or with a [`problem`].
+
+#![allow(unused_qualifications, reason = "the macros of utoipa qualify the names they are given")]
+
+mod audit;
+mod auth;
+mod backups;
+mod credentials;
+mod document;
+mod extract;
+mod gate;
+mod idempotency;
+mod info;
+mod limit;
+mod problem;
+mod relays;
+mod shares;
+mod teams;
+mod users;
+
+pub use extract::{Anyone, Json, Known, Path, Presented, Query};
+pub use limit::Limiter;
+pub use problem::{Problem, ProblemBody};
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use culvert_broker_wire::auth::{API_KEY_HEADER, EMAIL_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use culvert_broker_wire::{ErrorCode, WS_PATH};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::core::{Core, Refusal};
+use crate::ws;
+
+/// Everything that the broker answers. Expects a [`crate::core::Visitor`] among a request's extensions.
+pub fn router(core: Arc<Core>) -> Router {
+    let config = &core.config;
+    let gate = Arc::new(gate::Gate::new(core.clone()));
+    let creating = creating().route_layer(from_fn_with_state(core.clone(), idempotency::once));
+    let gated = gated().merge(creating).route_layer(from_fn_with_state(gate, gate::pass));
+    let (open, _) = open().merge(gated).split_for_parts();
+    let timed = open
+        .merge(info::description(openapi_json().into()))
+        .fallback(async || Problem::from(Refusal::new(ErrorCode::NotFound, "there is nothing at this path")))
+        .method_not_allowed_fallback(async || {
+            let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing to do here with this method");
+            Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, refusal)
+        })
+        .layer(DefaultBodyLimit::max(config.limits.body_bytes))
+        .layer(from_fn_with_state(config.timing.request, in_time));
+    timed
+        .route(WS_PATH, any(web_socket))
+        .layer(cors(&config.cors_origins))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(core)
+}
+
+/// The OpenAPI 3.1 document, the same for every broker.
+pub fn openapi_json() -> String {
+    let (_, parts) = open().merge(gated()).merge(creating()).split_for_parts();
+    document::complete(parts)
+}
+
+/// For everybody, and not limited: it costs nothing.
+fn open() -> OpenApiRouter<Arc<Core>> {
+    info::routes()
+}
+
+fn gated() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new()
+        .merge(auth::routes())
+        .merge(shares::routes())
+        .merge(teams::routes())
+        .merge(users::routes())
+        .merge(backups::routes())
+        .merge(credentials::routes())
+        .merge(relays::routes())
+        .merge(audit::routes())
+}
+
+/// Creations, which may be repeated with an `Idempotency-Key`.
+fn creating() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new()
+        .merge(shares::creating())
+        .merge(teams::creating())
+        .merge(credentials::creating())
+        .merge(relays::creating())
+}
+
+async fn web_socket(State(core): State<Arc<Core>>, request: Request) -> Response {
+    let missing = || Refusal::new(ErrorCode::Internal, "the broker does not know where this comes from");
+    let Some(visitor) = request.extensions().get().copied() else {
+        return Problem::from(missing()).into_response();
+    };
+    ws::upgrade(&core, visitor, request)
+        .await
+        .unwrap_or_else(|refusal| Problem::from(refusal).into_response())
+}
+
+/// An answer has to begin in time; a body may take longer, as long as it moves.
+async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let text = "the broker could not answer in time; try again soon";
+        Problem::from(Refusal::new(ErrorCode::Unavailable, text).after(Duration::from_secs(2)))
+            .into_response()
+    })
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("?"), "a request ended in a panic");
+    let text = "the broker has an error of its own; its operator can see it";
+    Problem::from(Refusal::new(ErrorCode::Internal, text)).into_response()
+}
+
+/// The pages of these origins may call; nobody's by default.
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = match origins {
+        [any] if any == "*" => AllowOrigin::any(),
+        _ => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok())),
+    };
+    let own = [API_KEY_HEADER, EMAIL_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER, "X-State-Hash"];
+    let own = own.iter().filter_map(|name| HeaderName::try_from(*name).ok());
+    let idempotency = HeaderName::from_static(idempotency::HEADER);
+    let headers = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, idempotency].into_iter().chain(own);
+    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let state_hash = HeaderName::from_static("x-state-hash");
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods(methods)
+        .allow_headers(headers.collect::<Vec<_>>())
+        .expose_headers([ETAG, LOCATION, RETRY_AFTER, state_hash])
+        .max_age(Duration::from_secs(3600))
+}
