@@ -44,7 +44,7 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
     // Needs no settings: the document is the same for every broker.
     if let Some(Action::Openapi) = args.action {
-        return print("");
+        return print(&crate::rest::openapi_json());
     }
     let (config, logs) = match args.config(problems) {
         Ok(config) => config,

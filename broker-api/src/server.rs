@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::listener::{Front, Listener, closed};
 use crate::metrics::Metrics;
-use crate::{announce, domain, update, ws};
+use crate::{announce, domain, rest, update, ws};
 
 pub use key_file::{KeyFileError, with_keys};
 pub use open::{OpenError, migrate};
@@ -165,7 +165,7 @@ impl Broker {
         let serve = async {
             let (opened, sole) = open::patiently(&config, &clock, &metrics, &readiness).await?;
             core.send_replace(Some(opened.clone()));
-            front.store(Arc::new(axum::Router::new()));
+            front.store(Arc::new(rest::router(opened.clone())));
             readiness.set(true, "serving");
             tracing::info!("the stores answer, the broker serves");
             let _guard = shutdown.guard("upkeep");
@@ -184,6 +184,8 @@ impl Broker {
         shutdown.kill();
         connections.close();
         connections.wait().await;
+        front.store(Arc::new(closed("the broker ends")));
+        // The last one that holds it: what is still to be written down is.
         if let Some(core) = core.send_replace(None).and_then(Arc::into_inner) {
             core.audit.close().await;
         }

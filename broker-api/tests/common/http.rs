@@ -108,6 +108,11 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
+    /// Asserts that it was done.
+    pub(crate) fn expect_ok(&self) {
+        assert!(self.status.is_success(), "{self:?}");
+    }
+
     /// The body as JSON, of an answer with this status.
     pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");

@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod live;
+mod store;

@@ -87,5 +87,4 @@ rules! {
     tables::sql_in_every_string_is_only_text,
     tables::a_nul_character_is_refused_and_four_byte_characters_are_not,
     tables::a_stolen_copy_of_the_database_yields_no_usable_token,
-    tables::the_hot_path_uses_indexes,
 }

@@ -1,23 +1,22 @@
 //! What replicas tell each other.
 
-use culvert_broker_api::live::{Event, ShareNews};
+use culvert_broker_api::live::{Event, Presence, ShareNews};
 use culvert_broker_wire::message::{ShareChange, ShareSummary};
 use culvert_broker_wire::{AccessPolicy, Audience, ShareMetadata, Timestamp};
+use futures_util::future::try_join_all;
 
 use super::stage::{START, Stage, TTL, heard, presence};
 
 pub(super) async fn every_replica_hears_a_user_turn_once(stage: &mut Stage) {
-    let all: Vec<_> = (1..20).map(|number| presence("alice", number, 9)).collect();
+    let all: Vec<Presence> = (1..20).map(|number| presence("alice", number, 9)).collect();
     let now = stage.now();
-    let replicas = stage.replicas.len();
-    let arrive = |(turn, presence)| stage.replicas[turn % replicas].arrive(presence, TTL, now);
-    futures_util::future::try_join_all(all.iter().enumerate().map(arrive)).await.unwrap();
-    let depart = |(turn, presence): (usize, &culvert_broker_api::live::Presence)| {
-        let connection = presence.connection.clone();
-        let live = stage.replicas[turn % replicas].clone();
-        async move { live.depart("alice", &connection, now).await }
-    };
-    futures_util::future::try_join_all(all.iter().enumerate().map(depart)).await.unwrap();
+    let replica = |turn: usize| &stage.replicas[turn % stage.replicas.len()];
+    let turns = || all.iter().enumerate();
+    let arrivals = turns().map(|(turn, presence)| replica(turn).arrive(presence, TTL, now));
+    try_join_all(arrivals).await.unwrap();
+    let departures =
+        turns().map(|(turn, presence)| replica(turn + 1).depart("alice", &presence.connection, now));
+    try_join_all(departures).await.unwrap();
     stage.heard(&[("alice", true), ("alice", false)]).await;
 }
 

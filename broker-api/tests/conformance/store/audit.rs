@@ -35,8 +35,7 @@ pub(super) async fn entries_are_read_newest_first_and_by_what_they_say(stage: &S
 
     let all = store.entries(AuditFilter::default(), page(10)).await.unwrap();
     let what: Vec<_> = all.items.iter().map(|entry| (entry.record.action.name(), entry.at)).collect();
-    let expected =
-        [("share_revoked", at(3)), ("share_requested", at(2)), ("login", at(2)), ("login", at(1))];
+    let expected = [("share_revoked", at(3)), ("share_requested", at(2)), ("login", at(2)), ("login", at(1))];
     assert_eq!((what.as_slice(), all.next), (expected.as_slice(), None));
     assert_eq!(all.items[1].record, denied);
     assert_eq!(all.items[3].record, record("alice", AuditAction::Login, "alice"));
@@ -100,6 +99,9 @@ pub(super) async fn whatever_a_stranger_claims_is_written_down(stage: &Stage) {
     for entry in entries {
         assert_eq!(entry.record.actor.as_deref(), Some("a\u{fffd}b"));
         assert_eq!(entry.record.subject, Some("ä".repeat(256)));
-        assert_eq!((entry.record.source, entry.record.detail), (claimed.source.clone(), claimed.detail.clone()));
+        assert_eq!(
+            (entry.record.source, entry.record.detail),
+            (claimed.source.clone(), claimed.detail.clone())
+        );
     }
 }

@@ -118,9 +118,8 @@ pub(super) async fn versions_count_up_for_ever_and_the_oldest_go(stage: &Stage) 
     for version in 1..=5_u8 {
         assert_eq!(put(store, &[version], Precondition::None).await.unwrap().version, i64::from(version));
     }
-    let versions = async || {
-        store.backups("alice").await.unwrap().iter().map(|meta| meta.version).collect::<Vec<_>>()
-    };
+    let versions =
+        async || store.backups("alice").await.unwrap().iter().map(|meta| meta.version).collect::<Vec<_>>();
     assert_eq!(versions().await, [5, 4, 3]);
     assert_eq!(read(store, Some(3)).await.unwrap().1, [3]);
     assert!(store.backup("alice", Some(2)).await.unwrap().is_none());

@@ -144,7 +144,12 @@ pub(super) fn user(id: &str) -> NewUser {
 pub(super) fn device(number: u16) -> Device {
     let mut key = [7; 32];
     key[..2].copy_from_slice(&number.to_be_bytes());
-    Device { key: PeerId(key), name: format!("laptop {number}"), added_at: at(number.into()), last_used_at: None }
+    Device {
+        key: PeerId(key),
+        name: format!("laptop {number}"),
+        added_at: at(number.into()),
+        last_used_at: None,
+    }
 }
 
 /// A share of somebody with this name; its token's hash is made of the name.

@@ -22,7 +22,11 @@ pub(super) async fn a_team_is_made_renamed_and_deleted(stage: &Stage) {
     assert!(is_conflict(&store.rename_team("lab", "x", Some(2)).await));
     let renamed = store.rename_team("lab", "Lab 2", Some(1)).await.unwrap().unwrap();
     assert_eq!((renamed.name.as_str(), renamed.version), ("Lab 2", 2));
-    assert_eq!(store.rename_team("lab", "Lab 2", None).await.unwrap(), Some(renamed.clone()), "nothing changed");
+    assert_eq!(
+        store.rename_team("lab", "Lab 2", None).await.unwrap(),
+        Some(renamed.clone()),
+        "nothing changed"
+    );
     assert_eq!(store.rename_team("none", "x", None).await.unwrap(), None);
     store.create_team(new("club", "bob"), at(3)).await.unwrap();
     let teams = store.teams(page(10)).await.unwrap();
