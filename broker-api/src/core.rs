@@ -113,6 +113,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(what) => Self::new(ErrorCode::Conflict, what),
+            StoreError::Invalid(what) => Self::new(ErrorCode::InvalidInput, what),
             StoreError::TooLarge { limit } => {
                 Self::new(ErrorCode::TooLarge, format!("larger than the limit of {limit} bytes"))
             }

@@ -11,10 +11,13 @@
 mod audit;
 mod backups;
 mod credentials;
+mod names;
 mod page;
+pub mod postgres;
 mod secrets;
 mod sessions;
 mod shares;
+pub mod sqlite;
 mod teams;
 mod users;
 
@@ -28,7 +31,12 @@ pub use shares::{Access, NewShare, Published, Share, ShareChanges, Shares};
 pub use teams::{Member, NewTeam, Team, TeamRole, Teams};
 pub use users::{Admitted, Device, NewUser, Role, Status, User, Users};
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
+
+use crate::config::{Config, Database};
 
 /// A store that could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,9 @@ pub enum StoreError {
     /// What the caller streamed broke off.
     #[error("the upload broke off")]
     Interrupted(#[source] std::io::Error),
+    /// Something that neither database keeps: text with a NUL character, an id longer than an index takes.
+    #[error("invalid: {0}")]
+    Invalid(&'static str),
     /// The database does not answer, or not in time; it may answer later.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
@@ -67,10 +78,29 @@ pub trait Store:
     /// What is wrong.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Removes what has ended: sessions, answers kept for repeated requests, backups over the count.
-    /// Bounded work per call; gives how many rows went.
+    /// Makes the tables, or brings them up to date; waits for the database as long as `wait` says. Any number
+    /// of replicas may do so at once: one does it, the others find it done.
+    ///
+    /// # Errors
+    /// The database is away, or its tables are not those that this program made.
+    async fn migrate(&self, wait: Option<Duration>) -> Result<(), StoreError>;
+
+    /// Removes what has ended: sessions, answers kept for repeated requests, API secrets, signing keys, and
+    /// uploads that broke off a day ago. Bounded work per call; gives how many rows went.
     ///
     /// # Errors
     /// The database is not available.
     async fn tidy(&self, now: culvert_broker_wire::Timestamp) -> Result<u64, StoreError>;
+}
+
+/// The store that a broker was told to use. Its database may be away: calls fail until it is there.
+///
+/// # Errors
+/// The URL of the database is not one.
+pub fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let (connections, patience) = (config.limits.database_connections, config.timing.backend);
+    Ok(match &config.database {
+        Database::Postgres(url) => Arc::new(postgres::PostgresStore::connect(url.expose(), connections, patience)?),
+        Database::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path, connections, patience)?),
+    })
 }

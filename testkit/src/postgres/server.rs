@@ -167,6 +167,19 @@ impl PostgresServer {
         Ok(psql.output().text(Source::Stdout).trim_end().to_owned())
     }
 
+    /// Everything that is in a database, as `pg_dump` writes it: what somebody has who stole it.
+    ///
+    /// # Errors
+    /// The server does not run, or refuses.
+    pub async fn dump(&self, url: &str) -> Result<String> {
+        let plan = Plan::new("pg_dump", self.plan.program("pg_dump"))
+            .args(["--inserts", url])
+            .current_dir(self.plan.folder.path());
+        let mut dump = plan.start()?;
+        dump.succeeds(COMMAND).await?;
+        Ok(dump.output().text(Source::Stdout))
+    }
+
     /// `kill -9` of the server and every process it has started: as when the power goes.
     ///
     /// # Errors
