@@ -4,7 +4,10 @@ mod route;
 
 pub use route::{Class, Route};
 
+use culvert_broker_wire::ErrorCode;
+
 use crate::identity::{Entrance, Verdict};
+use crate::ws::{Close, Kind, Pushed};
 
 /// Why a connection ended before its first request was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +68,16 @@ culvert_service_kit::metric_set! {
     pub struct Metrics {
         /// WebSocket connections open now.
         pub connections: gauge "culvert_broker_connections",
+        /// Messages of WebSockets, by their type.
+        pub messages: counter "culvert_broker_messages_total" { type: Kind = Kind::ALL, Kind::name },
+        /// Errors answered to messages of WebSockets, or told before a close, by their code.
+        pub errors: counter "culvert_broker_errors_total" {
+            code: ErrorCode = ErrorCode::ALL, ErrorCode::name
+        },
+        /// Events pushed to WebSockets, by their type.
+        pub events: counter "culvert_broker_events_total" { type: Pushed = Pushed::ALL, Pushed::name },
+        /// WebSockets that ended, by the reason.
+        pub closes: counter "culvert_broker_closes_total" { reason: Close = Close::ALL, Close::name },
         /// TCP connections open now, those of WebSockets included.
         pub tcp_connections: gauge "culvert_broker_tcp_connections",
         /// TCP connections accepted.
@@ -92,7 +105,7 @@ culvert_service_kit::metric_set! {
         pub logins: counter "culvert_broker_logins_total" {
             way: Entrance = Entrance::ALL, Entrance::name; verdict: Verdict = Verdict::ALL, Verdict::name
         },
-        /// Passwords refused unchecked, because there were too many wrong ones.
+        /// Passwords and other proofs refused unchecked, because there were too many wrong ones.
         pub guesses_refused: counter "culvert_broker_guesses_refused_total",
     }
 }
