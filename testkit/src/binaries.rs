@@ -1,7 +1,7 @@
 //! Where the programs under test are, and those of others that the tests run.
 //!
 //! `test.sh` builds them once and says where (`CULVERT_BIN_DIR`); without it the first test that needs
-//! one builds both, in release, as users run them. The others are installed by `test.sh`.
+//! one builds all, in release, as users run them. The others are installed by `test.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,14 @@ pub async fn culvert() -> Result<PathBuf> {
 /// As for [`culvert`].
 pub async fn relay() -> Result<PathBuf> {
     find("culvert-relay").await
+}
+
+/// The `culvert-broker-api` server.
+///
+/// # Errors
+/// As for [`culvert`].
+pub async fn broker() -> Result<PathBuf> {
+    find("culvert-broker-api").await
 }
 
 /// The workspace's folder.
@@ -66,7 +74,17 @@ async fn folder() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--bins", "-p", "culvert", "-p", "culvert-relay"])
+        .args([
+            "build",
+            "--release",
+            "--bins",
+            "-p",
+            "culvert",
+            "-p",
+            "culvert-relay",
+            "-p",
+            "culvert-broker-api",
+        ])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(workspace())
         .stderr(std::process::Stdio::inherit())

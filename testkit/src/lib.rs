@@ -4,6 +4,7 @@
 //! own; the proxies are squid, mitmproxy and microsocks, the balancer is haproxy, Redis is Redis and
 //! Postgres is Postgres; what is made here is the world around them:
 //!
+//! - [`broker`]: the broker as a process, and as replicas behind a balancer;
 //! - [`chaos`]: a TCP proxy that stalls, cuts, slows and listens in, also inside TLS;
 //! - [`capture`]: what such a proxy heard, and whether a secret is in it;
 //! - [`certs`]: an authority, its certificates, and a second authority that nobody trusts;
@@ -20,6 +21,7 @@
 //! - [`user`]: a person with the `culvert` command and a home of their own.
 
 pub mod binaries;
+pub mod broker;
 pub mod capture;
 pub mod certs;
 pub mod chaos;

@@ -13,5 +13,6 @@ mod server;
 pub use cluster::{RelayCluster, RelayClusterPlan};
 pub use embedded::{Cluster, Embedded};
 pub use metrics::Metrics;
+pub(crate) use metrics::get;
 pub use node::RelayNode;
 pub use server::{RelayPlan, RelayProcess};

@@ -15,7 +15,7 @@ use culvert_broker_api::Broker;
 use culvert_broker_api::config::{Config, Database};
 use culvert_broker_api::core::Core;
 use culvert_broker_api::server::OpenError;
-use culvert_broker_api::store::{Admitted, NewUser, Role, Session, Way};
+use culvert_broker_api::store::{Admitted, NewUser, Role, Session, Store, Way};
 use culvert_broker_wire::Timestamp;
 use culvert_relay::bus::redis::settings::{Mode, Settings};
 use culvert_service_kit::lifecycle::Drained;
@@ -132,26 +132,12 @@ impl Running {
 
     /// The same with a role.
     pub(crate) async fn user_as(&self, id: &str, role: Role) {
-        let new = NewUser { id: id.to_owned(), role, password_hash: None, device: None };
-        let admitted = self.core.store.admit(new, self.core.now()).await.unwrap();
-        assert_eq!(admitted, Admitted::New, "{id} exists");
+        admit(self.core.store.as_ref(), &self.core.clock, id, role).await;
     }
 
     /// A session of an existing user, as after a login; gives its token.
     pub(crate) async fn session(&self, user: &str) -> String {
-        let token = format!("cst_{}", BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()));
-        let now = self.core.now();
-        let end = Timestamp::from_unix_seconds(self.core.clock.unix_seconds() + 12 * 3600);
-        let session = Session {
-            hash: Sha256::digest(token.as_bytes()).into(),
-            user: user.to_owned(),
-            device: None,
-            way: Way::Account,
-            created_at: now,
-            expires_at: end,
-        };
-        self.core.store.create_session(session).await.unwrap();
-        token
+        session(self.core.store.as_ref(), &self.core.clock, user).await
     }
 
     /// A new user with a session; gives its token.
@@ -247,6 +233,29 @@ impl Starting {
         let ended = tokio::time::timeout(DEADLINE, self.running.join_next()).await;
         ended.expect("it ends in time").expect("it runs").expect("it does not panic").unwrap_err()
     }
+}
+
+/// Makes a user without a password.
+pub(crate) async fn admit(store: &dyn Store, clock: &Clock, id: &str, role: Role) {
+    let new = NewUser { id: id.to_owned(), role, password_hash: None, device: None };
+    let now = Timestamp::from_unix_seconds(clock.unix_seconds());
+    assert_eq!(store.admit(new, now).await.unwrap(), Admitted::New, "{id} exists");
+}
+
+/// Makes a session of a user, as a login does; gives its token.
+pub(crate) async fn session(store: &dyn Store, clock: &Clock, user: &str) -> String {
+    let token = format!("cst_{}", BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()));
+    let now = clock.unix_seconds();
+    let session = Session {
+        hash: Sha256::digest(token.as_bytes()).into(),
+        user: user.to_owned(),
+        device: None,
+        way: Way::Account,
+        created_at: Timestamp::from_unix_seconds(now),
+        expires_at: Timestamp::from_unix_seconds(now + 12 * 3600),
+    };
+    store.create_session(session).await.unwrap();
+    token
 }
 
 /// Settings of a broker on this file: loopback without TLS, as behind a balancer that terminates it, with

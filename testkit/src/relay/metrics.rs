@@ -52,7 +52,7 @@ impl Metrics {
 ///
 /// # Errors
 /// Nothing answers in time.
-pub(super) async fn get(addr: SocketAddr, path: &str) -> Result<(u16, String)> {
+pub(crate) async fn get(addr: SocketAddr, path: &str) -> Result<(u16, String)> {
     let answer = async {
         let mut stream = TcpStream::connect(addr).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
