@@ -68,7 +68,8 @@ pub async fn upgrade(
         return Err(full());
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    core.sockets.tasks.spawn(connection.serve(upgraded));
+    let cut = core.sockets.cut.clone();
+    core.sockets.tasks.spawn(cut.run_until_cancelled_owned(connection.serve(upgraded)));
     let switched = [
         (CONNECTION, HeaderValue::from_static("upgrade")),
         (UPGRADE, HeaderValue::from_static("websocket")),
@@ -77,8 +78,10 @@ pub async fn upgrade(
     answer(StatusCode::SWITCHING_PROTOCOLS, switched)
 }
 
-/// Keeps presence, tells sockets what happens, and listens to the other replicas, until dropped.
+/// Keeps presence, tells sockets what happens, and listens to the other replicas, until dropped. What was
+/// not drained by then is cut off.
 pub async fn run(core: &Arc<Core>) {
+    let _cut = core.sockets.cut.clone().drop_guard();
     tokio::join!(core.live.run(), core.sockets.keeper.run(core), news::run(core));
 }
 

@@ -23,6 +23,8 @@ pub struct Sockets {
     pub keeper: Keeper,
     pub(super) tasks: TaskTracker,
     pub(super) draining: CancellationToken,
+    /// Cuts off whatever is still there.
+    pub(super) cut: CancellationToken,
     users: Arc<Mutex<Users>>,
     count: Arc<AtomicUsize>,
     last: AtomicU64,

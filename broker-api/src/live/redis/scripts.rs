@@ -144,7 +144,7 @@ local known = redis.call('GET', KEYS[1])
 local owner, floor = string.match(known or '', '^(%x+) (%d+)$')
 if owner ~= process then
   if not ARGV[3] then return -1 end
-  if tonumber(ARGV[3]) > tonumber(floor or '0') then floor = ARGV[3] end
+  if not floor or tonumber(ARGV[3]) > tonumber(floor) then floor = ARGV[3] end
   redis.call('SET', KEYS[1], process .. ' ' .. floor)
 end
 if tonumber(ARGV[1]) <= tonumber(floor) then return 0 end

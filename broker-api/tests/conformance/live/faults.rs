@@ -116,7 +116,7 @@ async fn a_nonce_stays_used_when_a_replica_of_redis_takes_over() {
         });
         assert!(!refused.await);
         assert_eq!(horizon.asked.load(Ordering::Relaxed), 1);
-        assert!(stage.last().nonce("n", START + 301, TTL, &horizon).await.unwrap());
+        assert!(stage.last().nonce("m", START + 301, TTL, &horizon).await.unwrap());
     })
     .await;
 }

@@ -70,19 +70,9 @@ pub(super) async fn a_connection_ends_with_its_time_and_is_swept_by_one(stage: &
     assert_eq!(gone, ["alice", "bob", "carol"]);
     assert_eq!(stage.first().presences("dave").await.unwrap().len(), 1);
 
-    stage.last().publish(&culvert_broker_api::live::Event::Keys).await.unwrap();
-    for ear in &mut stage.ears {
-        let mut offline = Vec::new();
-        loop {
-            match super::stage::heard(ear).await {
-                culvert_broker_api::live::Event::Presence { user, online: false, .. } => offline.push(user),
-                culvert_broker_api::live::Event::Keys => break,
-                _ => {}
-            }
-        }
-        offline.sort();
-        assert_eq!(offline, ["alice", "bob", "carol"]);
-    }
+    let online = users.map(|user| (user, true));
+    let offline = ["alice", "bob", "carol"].map(|user| (user, false));
+    stage.heard(&[&online[..], &offline].concat()).await;
 }
 
 pub(super) async fn a_connection_that_is_renewed_stays_and_a_lost_one_is_entered_again(stage: &mut Stage) {

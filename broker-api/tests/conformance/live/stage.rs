@@ -84,22 +84,37 @@ impl Stage {
         Timestamp::from_unix_seconds(self.clock.unix_seconds())
     }
 
-    /// Asserts that each replica hears these turns next, and nothing else before a mark published now.
+    /// Asserts that each replica hears these turns, each user's in this order, and nothing else before a
+    /// mark that is published once they were heard.
     pub(super) async fn heard(&mut self, turns: &[(&str, bool)]) {
-        self.last().publish(&Event::Keys).await.unwrap();
-        for ear in &mut self.ears {
-            let mut seen = Vec::new();
-            loop {
-                match heard(ear).await {
-                    Event::Presence { user, online, .. } => seen.push((user, online)),
-                    Event::Keys => break,
-                    Event::Missed => {}
-                    other => panic!("{other:?}"),
-                }
+        let mut turns = turns.to_vec();
+        turns.sort_by_key(|(user, _)| *user);
+        let mut heard = vec![Vec::new(); self.ears.len()];
+        for (ear, heard) in self.ears.iter_mut().zip(&mut heard) {
+            while heard.len() < turns.len() {
+                heard.extend(turn(ear).await);
             }
-            let seen: Vec<(&str, bool)> =
-                seen.iter().map(|(user, online)| (user.as_str(), *online)).collect();
-            assert_eq!(seen, turns);
+        }
+        self.last().publish(&Event::Keys).await.unwrap();
+        for (ear, mut heard) in self.ears.iter_mut().zip(heard) {
+            while let Some(more) = turn(ear).await {
+                heard.push(more);
+            }
+            heard.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let heard: Vec<(&str, bool)> = heard.iter().map(|(user, online)| (&**user, *online)).collect();
+            assert_eq!(heard, turns);
+        }
+    }
+}
+
+/// The next turn that is heard, or `None` at the mark.
+async fn turn(ear: &mut broadcast::Receiver<Event>) -> Option<(String, bool)> {
+    loop {
+        match heard(ear).await {
+            Event::Presence { user, online, .. } => return Some((user, online)),
+            Event::Keys => return None,
+            Event::Missed => {}
+            other => panic!("{other:?}"),
         }
     }
 }
