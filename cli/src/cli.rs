@@ -9,6 +9,7 @@ use culvert_client::dial::RelayUrl;
 use culvert_relay::args::RedisArgs;
 use culvert_wire::PeerId;
 
+use crate::broker_args::{FetchArgs, LoginArgs, OnlineArgs, ServeArgs, ShareArgs, SharesArgs, UnshareArgs};
 use crate::ticket::{Duration, TopicList};
 
 const AFTER_HELP: &str = "\
@@ -61,6 +62,20 @@ pub(crate) enum Command {
     /// Receive what a link names.
     #[command(after_help = RECEIVE_HELP)]
     Receive(ReceiveArgs),
+    /// Log in at a broker, so that others can find what you share.
+    Login(Box<LoginArgs>),
+    /// Share files through the broker, and print the link to fetch them.
+    Share(Box<ShareArgs>),
+    /// Take a share back.
+    Unshare(Box<UnshareArgs>),
+    /// List your shares, or those of others that are for you.
+    Shares(Box<SharesArgs>),
+    /// Fetch what somebody shared.
+    Fetch(Box<FetchArgs>),
+    /// Be there for those who fetch what you shared from a folder.
+    Serve(Box<ServeArgs>),
+    /// Say that you are online, and show who comes and what is shared.
+    Online(Box<OnlineArgs>),
     /// Watch the whole path on this machine: a relay, two peers, a file, a restart in the middle.
     Demo(DemoArgs),
     /// Run a relay on this machine, with a certificate of its own, and print commands to paste.

@@ -3,6 +3,8 @@
 //! Each subcommand is a module; [`cli`] is what can be typed, [`failure`] how it ends. Standard output
 //! carries results (a link, received paths, a report), standard error everything that is said on the way.
 
+mod broker_args;
+mod broker_session;
 mod certificate;
 mod cli;
 mod cluster;
@@ -11,15 +13,20 @@ mod dev;
 mod doctor;
 mod embedded;
 mod failure;
+mod fetch;
 mod folders;
 mod id;
 mod interrupt;
 mod invitation;
 mod keys;
+mod login;
 mod network;
+mod online;
 mod receive;
 mod report;
 mod send;
+mod serve;
+mod share;
 mod ticket;
 
 use std::ffi::OsString;
@@ -62,6 +69,13 @@ fn main() -> ExitCode {
         Command::Id(args) => id::run(&args),
         Command::Ticket(args) => ticket::run(args),
         Command::Cluster(args) => on_runtime(async |_| cluster::run(args).await),
+        Command::Login(args) => on_runtime(async |_| login::run(*args).await),
+        Command::Share(args) => on_runtime(async |_| share::share(*args).await),
+        Command::Unshare(args) => on_runtime(async |_| share::unshare(*args).await),
+        Command::Shares(args) => on_runtime(async |_| share::shares(*args).await),
+        Command::Fetch(args) => on_runtime(async |interrupt| fetch::run(*args, interrupt).await),
+        Command::Serve(args) => on_runtime(async |interrupt| serve::run(*args, interrupt).await),
+        Command::Online(args) => on_runtime(async |interrupt| online::run(*args, interrupt).await),
         Command::Send(args) => on_runtime(async |interrupt| send::run(args, interrupt).await),
         Command::Receive(args) => on_runtime(async |interrupt| receive::run(args, interrupt).await),
         Command::Dev(args) => on_runtime(async |interrupt| dev::run(args, interrupt).await),

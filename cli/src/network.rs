@@ -1,18 +1,22 @@
 //! From flags to conversations: admission, proxy and trust, and the lane that files take.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
+use culvert_client::broker::SyncClient;
 use culvert_client::dial::RelayUrl;
-use culvert_client::relay::{ReceiveHalf, RelayConnection, SendHalf};
+use culvert_client::options::TicketSource;
+use culvert_client::relay::{LinkError, ReceiveHalf, RelayConnection, SendHalf};
 use culvert_client::{
     AccessToken, AdmissionSource, Connection, Identity, PeerPolicy, ProxyChoice, RelayOptions,
     RelayTransport, TopicHash, TopicSecret, Transport, TransportConfig, TransportMode,
 };
 use culvert_service_kit::Secret;
+use culvert_wire::{Close, TopicId};
 use tokio::sync::mpsc;
 
 use crate::cli::NetworkArgs;
@@ -60,6 +64,12 @@ impl NetworkArgs {
     }
 }
 
+/// Whether a relay turned somebody away who showed no reason to be let in.
+fn asks_for_admission(error: &anyhow::Error) -> bool {
+    let closed = error.chain().find_map(|cause| cause.downcast_ref::<LinkError>());
+    matches!(closed, Some(LinkError::Closed { code, .. }) if *code == Close::NotAdmitted.code())
+}
+
 /// Reads a ticket and notices what people confuse with it.
 pub(crate) fn read_ticket(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path)
@@ -87,13 +97,45 @@ impl Meeting {
         peers: PeerPolicy,
         options: RelayOptions,
     ) -> Result<Self> {
+        let topic = secret.topic();
+        let options = RelayOptions { identity, topic_secret: Some(secret), peers, ..options };
+        Self::enter(relay, topic, options).await
+    }
+
+    /// Enters a topic where an owner and those who fetch from them meet. The peer's key is what counts there.
+    ///
+    /// Where the relay asks for admission and none was given, the broker is asked for a ticket.
+    pub(crate) async fn join_for_share(
+        relay: &RelayUrl,
+        topic: TopicId,
+        identity: Identity,
+        peers: PeerPolicy,
+        options: RelayOptions,
+        broker: &Arc<SyncClient>,
+    ) -> Result<Self> {
+        let peer = identity.peer_id();
+        let options = RelayOptions { identity: Some(identity), peers, ..options };
+        let may_ask = matches!(options.admission, AdmissionSource::None);
+        match Self::enter(relay, topic.0, options.clone()).await {
+            Err(error) if may_ask && asks_for_admission(&error) => {
+                let broker = Arc::clone(broker);
+                let source: TicketSource = Arc::new(move || {
+                    let broker = Arc::clone(&broker);
+                    Box::pin(async move { Ok(broker.relay_ticket(peer, vec![topic]).await?) })
+                });
+                let admission = AdmissionSource::TicketSource(source);
+                Self::enter(relay, topic.0, RelayOptions { admission, ..options }).await
+            }
+            entered => entered,
+        }
+    }
+
+    async fn enter(relay: &RelayUrl, topic: TopicHash, options: RelayOptions) -> Result<Self> {
         let config = TransportConfig {
             mode: TransportMode::Relay,
             relay_url: Some(relay.to_string()),
             ..TransportConfig::default()
         };
-        let topic = secret.topic();
-        let options = RelayOptions { identity, topic_secret: Some(secret), peers, ..options };
         let mut transport = RelayTransport::new(config, options)?;
         let connections = transport
             .connect_relay(topic)

@@ -126,7 +126,7 @@ fn interrupted() -> anyhow::Error {
     Code::Interrupted.because("interrupted; what arrived is kept: run the same command again to go on")
 }
 
-fn incomplete(received: &Received) -> String {
+pub(crate) fn incomplete(received: &Received) -> String {
     let mut text = format!("{} of {} were not received:", received.left, received.left + received.kept);
     for problem in &received.problems {
         text.push_str(&format!("\n  {}: {}", problem.path, problem.reason));

@@ -51,8 +51,11 @@ pub use api::{BrokerApi, verify_password};
 pub use cache::SharedResultInfo;
 pub use client::{BrokerEvent, Status, SyncClient, SyncClientBuilder};
 pub use credentials::{Credentials, prove_device};
+pub use culvert_broker_wire::grant::{GrantClaims, HEADER as GRANT_HEADER};
 pub use culvert_broker_wire::message::{PresenceEvent, RelayAddress, ShareChange, ShareEvent, ShareSummary};
-pub use culvert_broker_wire::{ErrorCode, Permission, ShareToken, Timestamp};
+pub use culvert_broker_wire::{
+    AccessPolicy as ExactPolicy, Audience, ErrorCode, Permission, ShareToken, Timestamp,
+};
 pub use discovery::{DiscoveredBroker, DiscoveryError, SERVICES, discover_brokers};
 pub use error::SyncError;
 pub use login::{Admission, InstitutionLogin, InstitutionLoginError};

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_broker_wire::login::{AccountLogin, Challenge, DeviceLogin, Password, SessionGiven};
+use culvert_broker_wire::auth::DeviceProof;
+use culvert_broker_wire::login::{
+    AccountLogin, Challenge, DeviceList, DeviceLogin, NewDevice, Password, SessionGiven,
+};
 use culvert_broker_wire::{ErrorCode, Timestamp};
 use culvert_wire::{PeerId, TopicId};
 use serde::{Deserialize, Serialize};
@@ -65,19 +68,47 @@ impl BrokerApi {
         Ok(self.login(given))
     }
 
+    /// Logs in with an account's password and binds a device to the account, if it is not bound yet, so that
+    /// grants to download are good for this device alone.
+    ///
+    /// # Errors
+    /// The broker refuses, or cannot be asked.
+    pub async fn login_account_on(
+        &self,
+        user_id: &str,
+        password: &str,
+        device: &Identity,
+        device_name: &str,
+    ) -> Result<Login, SyncError> {
+        let login = self.login_account(user_id, password).await?;
+        let session = Some(login.session_token.as_str());
+        let known: DeviceList = self.http.get("/api/users/me/devices", session).await?;
+        if !known.devices.iter().any(|known| known.key == device.peer_id()) {
+            let proof = self.prove(user_id, device).await?;
+            let new = NewDevice { device: proof, name: device_name.to_owned() };
+            let _: serde_json::Value = self.http.post("/api/users/me/devices", session, &new).await?;
+        }
+        let bound = self.login_device(user_id, device).await?;
+        self.logout(&login).await?;
+        Ok(bound)
+    }
+
     /// Logs in with a device's key that is bound to the user.
     ///
     /// # Errors
     /// The broker refuses, or cannot be asked.
     pub async fn login_device(&self, user_id: &str, identity: &Identity) -> Result<Login, SyncError> {
+        let device = self.prove(user_id, identity).await?;
+        let body = DeviceLogin { user_id: user_id.to_owned(), device };
+        let given = self.http.post("/api/auth/device", None, &body).await?;
+        Ok(self.login(given))
+    }
+
+    /// A device's proof over a fresh challenge.
+    async fn prove(&self, user_id: &str, device: &Identity) -> Result<DeviceProof, SyncError> {
         let Challenge { challenge, .. } =
             self.http.post("/api/auth/challenge", None, &serde_json::json!({})).await?;
-        let device = prove_device(identity, user_id, self.url.host(), &challenge);
-        let given = self
-            .http
-            .post("/api/auth/device", None, &DeviceLogin { user_id: user_id.to_owned(), device })
-            .await?;
-        Ok(self.login(given))
+        Ok(prove_device(device, user_id, self.url.host(), &challenge))
     }
 
     /// Whether this is the account's password. The broker is asked and counts wrong guesses; nothing that
@@ -119,6 +150,7 @@ impl BrokerApi {
             user_id: given.user_id,
             session_token: given.session_token,
             expires_at: Some(Timestamp::from_unix_seconds(end)),
+            broker_key: None,
         }
     }
 }

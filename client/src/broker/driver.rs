@@ -278,17 +278,17 @@ impl Driver {
     /// Takes in what the broker said; an error when the connection is of no use any more.
     fn received(&mut self, received: Received, under: &mut Under) -> Option<SyncError> {
         let (id, answer) = match received {
-            Received::Message(Some(id), message) => (id, answered(message)),
+            Received::Message(Some(id), message) => (id, answered(*message)),
             Received::Unknown(id, problem) => (id, Err(SyncError::Protocol(problem))),
-            Received::Message(None, ServerMessage::ShareEvent(event)) => {
-                self.tell(BrokerEvent::Share(Box::new(event)));
+            Received::Message(None, message) => {
+                match *message {
+                    ServerMessage::ShareEvent(event) => self.tell(BrokerEvent::Share(Box::new(event))),
+                    ServerMessage::PresenceEvent(event) => self.tell(BrokerEvent::Presence(event)),
+                    _ => {}
+                }
                 return None;
             }
-            Received::Message(None, ServerMessage::PresenceEvent(event)) => {
-                self.tell(BrokerEvent::Presence(event));
-                return None;
-            }
-            Received::Message(None, _) | Received::Other => return None,
+            Received::Other => return None,
         };
         if under.heartbeat.as_ref().is_some_and(|(beat, _)| *beat == id) {
             under.heartbeat = None;

@@ -39,7 +39,9 @@ pub(crate) struct Http {
 /// A problem document (RFC 9457) of the broker.
 #[derive(Debug, serde::Deserialize)]
 struct Problem {
-    code: ErrorCode,
+    /// Owners' servers have codes of their own.
+    #[serde(default)]
+    code: serde_json::Value,
     #[serde(default)]
     detail: Option<String>,
     #[serde(default)]
@@ -178,21 +180,27 @@ pub(crate) async fn upgrade(
 
 /// The broker's refusal as it stands in a problem document, or as the status alone tells it.
 pub(crate) fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> SyncError {
-    if let Ok(Problem { code, detail, title }) = serde_json::from_slice(body) {
-        let message = detail.or(title).unwrap_or_else(|| status.to_string());
-        return SyncError::Refused { code, message: printable(&message), retry_after };
-    }
-    let code = match status.as_u16() {
-        400 | 422 => ErrorCode::InvalidInput,
-        401 => ErrorCode::AuthRequired,
-        403 => ErrorCode::Forbidden,
-        404 => ErrorCode::NotFound,
-        413 => ErrorCode::TooLarge,
-        429 => ErrorCode::RateLimited,
-        502..=504 => ErrorCode::Unavailable,
-        _ => return SyncError::Protocol(format!("it answered {status}")),
+    let by_status = match status.as_u16() {
+        400 | 422 => Some(ErrorCode::InvalidInput),
+        401 => Some(ErrorCode::AuthRequired),
+        403 => Some(ErrorCode::Forbidden),
+        404 | 410 => Some(ErrorCode::NotFound),
+        413 => Some(ErrorCode::TooLarge),
+        429 => Some(ErrorCode::RateLimited),
+        502..=504 => Some(ErrorCode::Unavailable),
+        _ => None,
     };
-    SyncError::Refused { code, message: format!("the server answered {status}"), retry_after }
+    let (code, message) = match serde_json::from_slice(body) {
+        Ok(Problem { code, detail, title }) => (serde_json::from_value(code).ok(), detail.or(title)),
+        Err(_) => (None, None),
+    };
+    match code.or(by_status) {
+        Some(code) => {
+            let message = message.unwrap_or_else(|| format!("the server answered {status}"));
+            SyncError::Refused { code, message: printable(&message), retry_after }
+        }
+        None => SyncError::Protocol(format!("it answered {status}")),
+    }
 }
 
 /// A stranger's sentence for a terminal: no control characters, not endless.

@@ -181,7 +181,8 @@ mod tests {
             let request = CredentialRequest::<Suite>::deserialize(&bytes).unwrap();
             let file = self.file.clone();
             let started =
-                ServerLogin::start(&mut Random, &self.setup, file, request, INSTITUTION, parameters()).unwrap();
+                ServerLogin::start(&mut Random, &self.setup, file, request, INSTITUTION, parameters())
+                    .unwrap();
             let credential_response = BASE64URL_NOPAD.encode(&started.message.serialize());
             (started.state, OpaqueStarted { login_id: "login".to_owned(), credential_response })
         }

@@ -25,6 +25,9 @@ pub struct Login {
     /// When it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The broker's key in logins by the institution's password; another one later is an impostor's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_key: Option<String>,
 }
 
 /// The logins of this user; the last one is what commands use unless they are told otherwise.
@@ -76,6 +79,11 @@ impl Logins {
         self.logins.iter().rev().find(|login| login.is_of(broker, user_id))
     }
 
+    /// The last login of those that fit.
+    pub fn latest(&self, fits: impl Fn(&Login) -> bool) -> Option<&Login> {
+        self.logins.iter().rev().find(|login| fits(login))
+    }
+
     /// Keeps a login; it is the one that counts from now on. Blocks.
     ///
     /// # Errors
@@ -110,6 +118,14 @@ impl Login {
         Credentials::Session(Zeroizing::new(self.session_token.clone()))
     }
 
+    /// Where it is a login.
+    ///
+    /// # Errors
+    /// The file was changed by something else.
+    pub fn broker(&self) -> Result<BrokerUrl, SyncError> {
+        Ok(self.broker_url.parse()?)
+    }
+
     /// Whether it has ended.
     pub fn is_over(&self) -> bool {
         self.expires_at.is_some_and(|end| end <= now())
@@ -136,6 +152,7 @@ mod tests {
             user_id: user.into(),
             session_token: token.into(),
             expires_at: None,
+            broker_key: None,
         }
     }
 

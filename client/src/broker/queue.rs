@@ -92,6 +92,7 @@ impl Queue {
         Ok(change)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
     }

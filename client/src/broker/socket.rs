@@ -62,7 +62,7 @@ pub(crate) struct BrokerSocket {
 #[derive(Debug)]
 pub(crate) enum Received {
     /// An answer, or an event without a `request_id`.
-    Message(Option<String>, ServerMessage),
+    Message(Option<String>, Box<ServerMessage>),
     /// An answer that this client does not understand.
     Unknown(String, String),
     /// Nothing of interest.
@@ -140,9 +140,10 @@ impl BrokerSocket {
         self.send(REGISTRATION, message).await?;
         loop {
             match self.next().await? {
-                Received::Message(Some(id), answer) if id == REGISTRATION => return answered(answer),
-                Received::Message(None, ServerMessage::Error { message, code }) => {
-                    return Err(SyncError::refused(code, http::printable(&message)));
+                Received::Message(Some(id), answer) if id == REGISTRATION => return answered(*answer),
+                // About something that it could not even read.
+                Received::Message(None, answer) if matches!(*answer, ServerMessage::Error { .. }) => {
+                    return answered(*answer);
                 }
                 Received::Unknown(id, problem) if id == REGISTRATION => {
                     return Err(SyncError::Protocol(problem));
@@ -233,7 +234,7 @@ async fn upgrade(
 
 fn parse(text: &str) -> Received {
     match serde_json::from_str::<Envelope<ServerMessage>>(text) {
-        Ok(Envelope { request_id, message }) => Received::Message(request_id, message),
+        Ok(Envelope { request_id, message }) => Received::Message(request_id, Box::new(message)),
         Err(error) => {
             #[derive(serde::Deserialize)]
             struct Id {
@@ -263,11 +264,11 @@ mod tests {
     #[test]
     fn answers_are_told_by_their_request_and_strange_ones_go_to_whoever_asked() {
         let ack = parse(r#"{"type":"ack","message_id":null,"request_id":"7"}"#);
-        assert!(matches!(ack, Received::Message(Some(id), ServerMessage::Ack { .. }) if id == "7"));
+        assert!(matches!(ack, Received::Message(Some(id), m) if id == "7" && *m == ServerMessage::ack()));
         let event = parse(
             r#"{"type":"presence_event","user_id":"a","online":true,"last_seen":"2026-01-01T00:00:00Z"}"#,
         );
-        assert!(matches!(event, Received::Message(None, ServerMessage::PresenceEvent(_))));
+        assert!(matches!(event, Received::Message(None, m) if matches!(*m, ServerMessage::PresenceEvent(_))));
         let strange = parse(r#"{"type":"confetti","request_id":"8"}"#);
         assert!(matches!(strange, Received::Unknown(id, _) if id == "8"));
         for nothing in [r#"{"type":"confetti"}"#, "", "[", "null", "\"ack\"", r#"{"request_id":9}"#] {

@@ -1,0 +1,68 @@
+//! Who the commands are at which broker: the last login, unless something else is typed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use culvert_client::broker::{BrokerUrl, ErrorCode, Login, Logins, SyncClient, SyncClientBuilder, SyncError};
+
+use crate::broker_args::BrokerArgs;
+use crate::failure::Code;
+use crate::folders;
+
+/// How long one answer of the broker may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+impl BrokerArgs {
+    /// The login that these arguments mean.
+    pub(crate) fn login(&self) -> Result<Login> {
+        let logins = Logins::in_folder(folders::data()?)?;
+        let login = match (&self.broker, &self.user) {
+            (Some(broker), Some(user)) => logins.find(broker, user),
+            (None, None) => logins.current(),
+            (broker, user) => logins.latest(|login| {
+                broker.as_ref().is_none_or(|broker| login.broker().is_ok_and(|url| url == *broker))
+                    && user.as_ref().is_none_or(|user| login.user_id == *user)
+            }),
+        };
+        let login =
+            login.context("nobody is logged in there: run culvert login --broker URL --user NAME first");
+        let login = login.map_err(|error| Code::Usage.with(error))?;
+        if login.is_over() {
+            let text = format!("the login of {} is over: run culvert login again", login.user_id);
+            return Err(Code::Refused.because(text));
+        }
+        Ok(login.clone())
+    }
+
+    /// A client of that login, to be added to.
+    pub(crate) fn builder(&self, login: &Login) -> Result<SyncClientBuilder> {
+        Ok(SyncClient::builder(&login.broker_url, &login.user_id)
+            .credentials(login.credentials())
+            .network(self.network.options()?)
+            .allow_plain_text(self.allow_plain_text)
+            .folder(folders::data()?.join("broker"))
+            .answer_within(ANSWER))
+    }
+
+    /// A client that is connected.
+    pub(crate) async fn connect(&self) -> Result<SyncClient> {
+        let login = self.login()?;
+        let broker = login.broker()?;
+        self.builder(&login)?.connect().await.map_err(|error| failed(error, &broker))
+    }
+}
+
+/// What the broker refused, with the exit code of a refusal, and what to do about it.
+pub(crate) fn failed(error: SyncError, broker: &BrokerUrl) -> anyhow::Error {
+    match error.code() {
+        Some(ErrorCode::AuthRequired | ErrorCode::AuthFailed) => {
+            let text = format!("{broker} does not let you in ({error}): run culvert login again");
+            Code::Refused.because(text)
+        }
+        Some(
+            ErrorCode::Unavailable | ErrorCode::RateLimited | ErrorCode::Internal | ErrorCode::ServerFull,
+        ) => anyhow::Error::new(error),
+        Some(_) => Code::Refused.with(error),
+        None => anyhow::Error::new(error).context(format!("cannot use the broker at {broker}")),
+    }
+}
