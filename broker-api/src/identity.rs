@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use axum::http::HeaderMap;
 use culvert_broker_wire::ErrorCode;
 use culvert_broker_wire::auth::DeviceProof;
-use culvert_broker_wire::limits::{MAX_PASSWORD, MAX_USER_ID};
+use culvert_broker_wire::limits::MAX_PASSWORD;
 use culvert_broker_wire::login::{
     AccountLogin, Challenge, DeviceLogin, OpaqueFinish, OpaqueStart, OpaqueStarted, SessionGiven,
 };
@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::core::{Caller, Core, Refusal, Visitor};
-use crate::domain::{audit, check_claim};
+use crate::domain::{audit, check, check_claim};
 use crate::live::Live;
 use crate::seal::{OpenError, Sealer};
 use crate::store::{AuditAction, Status, Store, StoreError, Way};
@@ -48,7 +48,7 @@ use institution::Institution;
 use password::{HashError, Hasher};
 
 pub use keyed::secret_context;
-pub use own::{add_device, change_password, devices, log_out, revoke_device, session_for};
+pub use own::{add_device, change_password, devices, log_out, revoke_device};
 
 /// What the ways in need to know and remember.
 pub struct Identity {
@@ -269,10 +269,15 @@ async fn authenticate(
     visitor: Visitor,
     presented: &Presented<'_>,
 ) -> Result<Option<Caller>, Refusal> {
+    if !matches!(presented, Presented::Request { .. })
+        && let Some(user) = presented.claimed()
+    {
+        check::user_id("user_id", user)?;
+    }
     let mut guess = None;
     if let Presented::Password { user, password, .. } = presented {
         passwords_pass(visitor)?;
-        if user.len() > MAX_USER_ID || password.len() > MAX_PASSWORD {
+        if password.len() > MAX_PASSWORD {
             return Err(wrong());
         }
         let charged = Guess::new(core, visitor, Some(user));
@@ -368,7 +373,7 @@ pub async fn register(
     register: &RegisterUser,
 ) -> Result<Caller, Refusal> {
     let RegisterUser { user_id, password, session_token, device, device_name, .. } = register;
-    crate::domain::check::user_id("user_id", user_id)?;
+    check::user_id("user_id", user_id)?;
     let caller = if let Some(caller) = upgrade {
         check_claim(core, caller, user_id).await?;
         if !still_valid(core, caller).await? {

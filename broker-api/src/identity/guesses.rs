@@ -5,8 +5,9 @@
 //! up their own source's bucket takes nothing from the others, so one source can neither lock a user out
 //! nor use up what there is in all.
 //!
-//! Only passwords can be guessed. Sessions, device keys and API secrets have 256 random bits; they are not
-//! charged here and keep working while somebody floods the broker with passwords.
+//! Only passwords can be guessed. Sessions, device keys and API secrets have 256 random bits and keep working
+//! while somebody floods the broker with passwords. A wrong one costs a look into the database all the same,
+//! so one source may present as many as it may make requests.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -17,7 +18,7 @@ use data_encoding::HEXLOWER;
 use crate::core::{Core, Refusal, Visitor};
 use crate::live::{Rate, Taken};
 
-/// A guess at a password.
+/// A guess at a password, or something that may turn out to be one.
 pub(super) struct Guess {
     buckets: Vec<(String, Rate)>,
 }
@@ -37,13 +38,19 @@ impl Guess {
         Self { buckets }
     }
 
+    /// With something that is too long to be guessed.
+    pub(super) fn with_proof(core: &Core, visitor: Visitor) -> Self {
+        let name = format!("proof:source:{}", network(visitor.source));
+        Self { buckets: vec![(name, core.config.limits.requests)] }
+    }
+
     /// Charges for it, before anything is computed.
     pub(super) async fn charge(&self, core: &Core) -> Result<(), Refusal> {
         match core.live.charge(&self.buckets, 1).await? {
             Taken::Allowed => Ok(()),
             Taken::Wait(wait) => {
                 core.metrics.guesses_refused.increment(1);
-                let text = "too many wrong passwords; wait as long as the answer says";
+                let text = "too many wrong passwords or proofs; wait as long as the answer says";
                 Err(Refusal::new(ErrorCode::RateLimited, text).after(wait))
             }
         }

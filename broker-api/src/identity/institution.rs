@@ -26,7 +26,7 @@ use super::device::{self, CHALLENGE_TTL};
 use super::guesses::Guess;
 use super::{Entrance, LoadError, Presented, Provider, wrong};
 use crate::core::{Caller, Core, Refusal, Visitor};
-use crate::domain::{audit, check};
+use crate::domain::audit;
 use crate::seal::Sealer;
 use crate::store::{Admitted, AuditAction, Device, NewUser, Role, Status, Store, StoreError, User, Way};
 
@@ -173,7 +173,6 @@ async fn admit(
     proof: &DeviceProof,
     device_name: Option<&str>,
 ) -> Result<Caller, Refusal> {
-    check::user_id("user_id", user)?;
     let name = device_name.unwrap_or_default();
     if name.len() > MAX_TITLE || name.chars().any(char::is_control) {
         return Err(malformed("device_name"));

@@ -11,7 +11,7 @@
 //!
 //! The signature covers timestamp, user, key and body, as the first protocol has it, and neither method nor
 //! path: two requests of one second with the same body are one request, and the second is refused. Whoever
-//! sends many exchanges one keyed request for a session (`POST /api/auth/session`).
+//! sends several in a second gives each a timestamp of its own, within the skew that is allowed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use culvert_broker_wire::auth::{
 use culvert_broker_wire::limits::MAX_USER_ID;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
+use super::guesses::Guess;
 use super::{Entrance, Presented, Provider, wrong};
 use crate::core::{Caller, Core, Refusal, Visitor};
 use crate::live::{Horizon, LiveError};
@@ -127,6 +128,8 @@ impl Provider for Keyed {
             let text = format!("the request's timestamp is more than {MAX_SKEW} s from the broker's clock");
             return Err(Refusal::new(ErrorCode::AuthFailed, text));
         }
+        let proof = Guess::with_proof(core, visitor);
+        proof.charge(core).await?;
         let credential = core.store.credential(request.api_key, core.now()).await?.ok_or_else(wrong)?;
         if credential.user != request.email || !is_signed(core, &credential, &request, body)? {
             return Err(wrong());
@@ -136,6 +139,7 @@ impl Provider for Keyed {
         if !self.first(core, &request).await? {
             return Err(wrong());
         }
+        proof.give_back(core).await;
         note_use(core, &credential).await;
         let User { id, role, .. } = user;
         let api_key = Some(credential.api_key);

@@ -13,15 +13,6 @@ use crate::core::{Caller, Core, Refusal};
 use crate::domain::{audit, check};
 use crate::store::{AuditAction, Device, StoreError, Way};
 
-/// Gives a session to a caller who proved who they are in another way, such as by API credentials.
-///
-/// # Errors
-/// A store is not available; nothing is given then.
-pub async fn session_for(core: &Core, caller: &Caller) -> Result<SessionGiven, Refusal> {
-    audit::done(core, caller, AuditAction::Login, &caller.user, super::login_detail(caller)).await?;
-    sessions::give(core, caller).await
-}
-
 /// Ends the caller's session, on every replica.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::guesses::Guess;
 use super::{Entrance, Presented, Provider, wrong};
 use crate::core::{Caller, Core, Refusal, Visitor};
 use crate::live::{Event, Live};
@@ -87,6 +88,26 @@ impl Memory {
             Some(hash) => drop(self.known.remove(&hash)),
             None => self.known.retain(|_, known| known.user.session.user != user),
         }
+    }
+
+    /// The session that somebody presents a token for, if it holds. One that is not remembered costs a look
+    /// into the database, and one source may cause only so many that were for nothing.
+    async fn presented(
+        &self,
+        core: &Core,
+        visitor: Visitor,
+        hash: &[u8; 32],
+    ) -> Result<Option<SessionUser>, Refusal> {
+        if self.known.peek(hash).is_some() {
+            return self.find(core, hash).await;
+        }
+        let proof = Guess::with_proof(core, visitor);
+        proof.charge(core).await?;
+        let found = self.find(core, hash).await?;
+        if found.is_some() {
+            proof.give_back(core).await;
+        }
+        Ok(found)
     }
 
     /// The session with this hash, if it holds.
@@ -179,7 +200,7 @@ impl Provider for Tokens {
         if token.len() != TOKEN_CHARS || !token.starts_with(SESSION_PREFIX) {
             return Err(wrong());
         }
-        let found = core.identity.sessions.find(core, &hash(token)).await?.ok_or_else(wrong)?;
+        let found = core.identity.sessions.presented(core, visitor, &hash(token)).await?.ok_or_else(wrong)?;
         let SessionUser { session, role } = found;
         let Session { hash, user, device, way, .. } = session;
         Ok(Some(Caller { user, role, way, device, session: Some(hash), api_key: None, visitor }))
