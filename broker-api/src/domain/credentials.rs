@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{audit, check, shares::random_id};
 use crate::core::{Caller, Core, Refusal};
-use crate::identity::secret_context;
+use crate::identity::{self, secret_context};
 use crate::store::{ApiSecret, AuditAction, Credential, Page, PageRequest, StoreError};
 
 /// How long the old secret holds beside the new one unless asked for otherwise.
@@ -92,6 +92,8 @@ pub async fn revoke(core: &Core, caller: &Caller, api_key: &str) -> Result<(), R
     if !core.store.revoke_credential(&caller.user, api_key, core.now()).await? {
         return Err(not_found());
     }
+    // WebSockets that this credential opened are closed.
+    identity::ended(core, &caller.user).await;
     written(core, caller, api_key, "revoked").await
 }
 
