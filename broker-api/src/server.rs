@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::core::Core;
 use crate::listener::{Front, Listener, closed};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::{announce, domain, rest, update, ws};
 
@@ -62,6 +63,7 @@ pub enum StartError {
 pub struct Broker {
     config: Config,
     clock: Clock,
+    live: Option<Arc<dyn Live>>,
     listener: TcpListener,
     admin: Option<TcpListener>,
     certificates: Option<Arc<Certificates>>,
@@ -86,6 +88,15 @@ impl Broker {
     /// # Errors
     /// See [`StartError`].
     pub fn bind_at(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::bind_on(config, clock, None)
+    }
+
+    /// The same with presence that the caller has made, instead of what the configuration says: in the
+    /// process of a relay, which is then told of revocations.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn bind_on(config: Config, clock: Clock, live: Option<Arc<dyn Live>>) -> Result<Self, StartError> {
         let mut config = with_keys(config)?;
         let registry = Registry::new();
         let metrics = Metrics::register(registry.recorder());
@@ -104,7 +115,19 @@ impl Broker {
             config.public_url = settled(&config, address);
         }
         let (core, readiness) = (watch::Sender::new(None), Readiness::new());
-        Ok(Self { config, clock, listener, admin, certificates, tls, registry, metrics, readiness, core })
+        Ok(Self {
+            config,
+            clock,
+            live,
+            listener,
+            admin,
+            certificates,
+            tls,
+            registry,
+            metrics,
+            readiness,
+            core,
+        })
     }
 
     /// Where clients connect.
@@ -138,8 +161,19 @@ impl Broker {
     /// # Errors
     /// The stores cannot be used, and waiting does not mend it; see [`OpenError`].
     pub async fn run(self, shutdown: Shutdown) -> Result<Drained, OpenError> {
-        let Self { config, clock, listener, admin, certificates, tls, registry, metrics, readiness, core } =
-            self;
+        let Self {
+            config,
+            clock,
+            live,
+            listener,
+            admin,
+            certificates,
+            tls,
+            registry,
+            metrics,
+            readiness,
+            core,
+        } = self;
         let (connections, helpers) = (TaskTracker::new(), TaskTracker::new());
         let stop_admin = CancellationToken::new();
         if let Some(listener) = admin {
@@ -163,7 +197,8 @@ impl Broker {
             );
         };
         let serve = async {
-            let (opened, sole) = open::patiently(&config, &clock, &metrics, &readiness).await?;
+            let (opened, sole) =
+                open::patiently(&config, &clock, live.as_ref(), &metrics, &readiness).await?;
             core.send_replace(Some(opened.clone()));
             front.store(Arc::new(rest::router(opened.clone())));
             readiness.set(true, "serving");

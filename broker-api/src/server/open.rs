@@ -70,12 +70,13 @@ impl OpenError {
 pub(super) async fn patiently(
     config: &Config,
     clock: &Clock,
+    live: Option<&Arc<dyn Live>>,
     metrics: &Metrics,
     readiness: &Readiness,
 ) -> Result<(Arc<Core>, Sole), OpenError> {
     let mut said = String::new();
     loop {
-        let error = match once(config, clock, metrics).await {
+        let error = match once(config, clock, live, metrics).await {
             Ok(opened) => return Ok(opened),
             Err(error) if error.is_temporary() => chain(&error),
             Err(error) => return Err(error),
@@ -89,12 +90,18 @@ pub(super) async fn patiently(
     }
 }
 
-async fn once(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<(Arc<Core>, Sole), OpenError> {
+async fn once(
+    config: &Config,
+    clock: &Clock,
+    live: Option<&Arc<dyn Live>>,
+    metrics: &Metrics,
+) -> Result<(Arc<Core>, Sole), OpenError> {
     let sole = Sole::take(config).await?;
     let store = store(config).await?;
-    let live: Arc<dyn Live> = match &config.redis {
-        Some(settings) => Arc::new(RedisLive::new(settings, clock.clone())?),
-        None => Arc::new(MemoryLive::new(clock.clone())),
+    let live: Arc<dyn Live> = match (live, &config.redis) {
+        (Some(live), _) => live.clone(),
+        (None, Some(settings)) => Arc::new(RedisLive::new(settings, clock.clone())?),
+        (None, None) => Arc::new(MemoryLive::new(clock.clone())),
     };
     live.check().await?;
     let sealer = Sealer::new(&config.data_keys)?;

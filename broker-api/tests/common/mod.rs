@@ -29,6 +29,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 pub(crate) use http::{Answer, Request};
+#[allow(unused_imports, reason = "each test file uses a part of it")]
 pub(crate) use socket::{Socket, SocketError};
 
 /// Longest wait for anything that has to happen.

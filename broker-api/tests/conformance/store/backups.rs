@@ -3,16 +3,14 @@
 use std::io;
 
 use bytes::Bytes;
-use culvert_broker_api::store::{BackupMeta, Precondition, Store, StoreError};
+use culvert_broker_api::store::{BackupMeta, NewBackup, Precondition, Store, StoreError};
 use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 
-use super::stage::{Stage, at, collect, hash, hex, is_conflict, pieces};
-
-const LIMIT: u64 = 4 << 20;
+use super::stage::{Stage, at, backup, collect, hash, hex, is_conflict, pieces};
 
 async fn put(store: &dyn Store, state: &[u8], condition: Precondition) -> Result<BackupMeta, StoreError> {
-    store.put_backup("alice", None, condition, pieces(state, 1000), LIMIT, 3, at(1)).await
+    store.put_backup("alice", NewBackup { condition, ..backup(pieces(state, 1000)) }, at(1)).await
 }
 
 async fn read(store: &dyn Store, version: Option<i64>) -> Option<(BackupMeta, Vec<u8>)> {
@@ -32,12 +30,11 @@ pub(super) async fn a_backup_comes_back_as_it_was(stage: &Stage) {
     // Nothing, less than a piece, whole pieces, and pieces that come in larger ones.
     let sizes = [(0, 1), (1, 1), (256 * 1024, 999), (512 * 1024, 300 * 1024), ((1 << 20) + 1, 1 << 20)];
     for (version, (size, step)) in (1..).zip(sizes) {
-        let state: Vec<u8> = (0..size).map(|byte: usize| (byte % 251) as u8).collect();
+        let state: Vec<u8> =
+            (0..size).map(|byte: usize| byte.to_le_bytes()[0] ^ byte.to_le_bytes()[1]).collect();
         let announced = Some(sha256(&state).to_uppercase());
-        let stored = store
-            .put_backup("alice", announced, Precondition::None, pieces(&state, step), LIMIT, 100, at(version))
-            .await
-            .unwrap();
+        let new = NewBackup { state_hash: announced, keep: 100, ..backup(pieces(&state, step)) };
+        let stored = store.put_backup("alice", new, at(version)).await.unwrap();
         let version = i64::try_from(version).unwrap();
         let expected = BackupMeta {
             version,
@@ -52,7 +49,7 @@ pub(super) async fn a_backup_comes_back_as_it_was(stage: &Stage) {
     assert_eq!(store.backups("alice").await.unwrap().iter().map(|meta| meta.version).sum::<i64>(), 15);
     assert!(store.backup("alice", Some(6)).await.unwrap().is_none());
     assert!(store.backup("bob", None).await.unwrap().is_none());
-    let ghost = store.put_backup("nobody", None, Precondition::None, pieces(b"x", 1), LIMIT, 3, at(1)).await;
+    let ghost = store.put_backup("nobody", backup(pieces(b"x", 1)), at(1)).await;
     assert!(is_conflict(&ghost));
 }
 
@@ -69,8 +66,8 @@ pub(super) async fn an_upload_is_invisible_until_it_is_whole(stage: &Stage) {
         wait.await.unwrap();
         Ok(tail)
     }));
-    let uploading =
-        stage.store.put_backup("alice", None, Precondition::Absent, upload.boxed(), LIMIT, 3, at(1));
+    let new = NewBackup { condition: Precondition::Absent, ..backup(upload.boxed()) };
+    let uploading = stage.store.put_backup("alice", new, at(1));
     let watching = async {
         begun.await.unwrap();
         let other = stage.replica();
@@ -91,15 +88,15 @@ pub(super) async fn what_does_not_match_is_not_kept(stage: &Stage) {
     stage.admit(&["alice"]).await;
     let state = vec![5; 700 * 1024];
     let announced = Some(hex(&hash("something else")));
-    let put = |announced, bytes, limit| {
-        store.put_backup("alice", announced, Precondition::None, bytes, limit, 3, at(1))
+    let put = |state_hash, bytes, limit| {
+        store.put_backup("alice", NewBackup { state_hash, limit, ..backup(bytes) }, at(1))
     };
-    let outcome = put(announced, pieces(&state, 1 << 16), LIMIT).await;
+    let outcome = put(announced, pieces(&state, 1 << 16), 1 << 20).await;
     assert!(matches!(outcome, Err(StoreError::HashMismatch)));
     let outcome = put(None, pieces(&state, 1 << 16), state.len() as u64 - 1).await;
     assert!(matches!(outcome, Err(StoreError::TooLarge { limit }) if limit == state.len() as u64 - 1));
     let broken = pieces(&state, 1 << 16).chain(stream::once(async { Err(io::Error::other("reset")) }));
-    let outcome = put(None, broken.boxed(), LIMIT).await;
+    let outcome = put(None, broken.boxed(), 1 << 20).await;
     assert!(matches!(outcome, Err(StoreError::Interrupted(_))));
     assert_eq!(store.backups("alice").await.unwrap(), []);
     assert_eq!(left_over(stage).await, 0, "nothing of it stays");
@@ -178,7 +175,7 @@ pub(super) async fn uploads_that_broke_off_are_swept_out(stage: &Stage) {
     let hang = || pieces(&[1; 300 * 1024], 1 << 16).chain(stream::pending()).boxed();
     // Whoever waits for them is gone, as when a connection breaks.
     for _ in 0..8 {
-        let upload = store.put_backup("alice", None, Precondition::None, hang(), LIMIT, 3, at(1));
+        let upload = store.put_backup("alice", backup(hang()), at(1));
         let stored = async {
             while left_over(stage).await == 0 {
                 tokio::task::yield_now().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use culvert_broker_api::store::postgres::PostgresStore;
 use culvert_broker_api::store::sqlite::SqliteStore;
-use culvert_broker_api::store::{Access, NewTeam, Precondition, Shares, Store, StoreError, TeamRole, Users};
+use culvert_broker_api::store::{Access, NewTeam, Shares, Store, StoreError, TeamRole, Users};
 use culvert_broker_wire::AccessPolicy;
 use culvert_testkit::postgres::{PostgresPlan, PostgresServer};
 use tokio::io::copy;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::stage::{at, collect, hash, page, pieces, share, user, within};
+use super::stage::{at, backup, collect, hash, page, pieces, share, user, within};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -136,7 +136,7 @@ async fn an_upload_under_way_survives_a_restart_or_is_never_seen() {
         let (mut server, _, store) = server().await;
         store.admit(user("alice"), at(0)).await.unwrap();
         let state = vec![3; 900 * 1024];
-        let put = |bytes| store.put_backup("alice", None, Precondition::None, bytes, 1 << 20, 3, at(1));
+        let put = |bytes| store.put_backup("alice", backup(bytes), at(1));
         put(pieces(&state, 1 << 16)).await.unwrap();
         let (go_down, down) = tokio::sync::oneshot::channel();
         let (go_on, wait) = tokio::sync::oneshot::channel::<()>();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use culvert_broker_api::store::postgres::PostgresStore;
 use culvert_broker_api::store::sqlite::SqliteStore;
 use culvert_broker_api::store::{
-    ByteStream, Device, NewShare, NewUser, PageRequest, Role, Store, StoreError,
+    ByteStream, Device, NewBackup, NewShare, NewUser, PageRequest, Precondition, Role, Store, StoreError,
 };
 use culvert_broker_wire::{AccessPolicy, Timestamp};
 use culvert_testkit::postgres::PostgresServer;
@@ -175,6 +175,11 @@ pub(super) fn hash(text: &str) -> [u8; 32] {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// A state of at most 4 MiB, of which three versions are kept.
+pub(super) fn backup(bytes: ByteStream) -> NewBackup {
+    NewBackup { state_hash: None, condition: Precondition::None, bytes, limit: 4 << 20, keep: 3 }
 }
 
 /// Bytes on their way, in pieces of this size.

@@ -3,13 +3,13 @@
 use culvert_broker_api::seal::Sealer;
 use culvert_broker_api::store::{
     Access, ApiSecret, AuditAction, AuditFilter, AuditRecord, Claim, Credential, Device, NewTeam, NewUser,
-    Outcome, Precondition, Session, ShareChanges, StoreError, TeamRole, Way,
+    Outcome, Session, ShareChanges, StoreError, TeamRole, Way,
 };
 use culvert_broker_wire::{AccessPolicy, Audience, ShareToken};
 use culvert_service_kit::Secret;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-use super::stage::{Stage, at, device, hash, hex, page, pieces, share, user};
+use super::stage::{Stage, at, backup, device, hash, hex, page, pieces, share, user};
 
 pub(super) async fn replicas_that_migrate_at_once_all_succeed(stage: &Stage) {
     let empty = stage.empty().await;
@@ -91,7 +91,7 @@ pub(super) async fn sql_in_every_string_is_only_text(stage: &Stage) {
         };
         store.create_credential(credential.clone()).await.unwrap();
         assert_eq!(store.credential(text, at(1)).await.unwrap(), Some(credential));
-        let put = store.put_backup(text, None, Precondition::None, pieces(b"state", 2), 100, 2, at(1)).await;
+        let put = store.put_backup(text, backup(pieces(b"state", 2)), at(1)).await;
         assert_eq!(put.unwrap().version, 1);
         assert_eq!(store.claim(text, text, &hash(text), at(1), at(2)).await.unwrap(), Claim::New);
         store.keep_secret(text, text.into()).await.unwrap();
