@@ -22,7 +22,7 @@ mod teams;
 mod users;
 
 pub use audit::{AuditAction, AuditEntry, AuditFilter, AuditLog, AuditRecord, Outcome};
-pub use backups::{BackupMeta, Backups, ByteStream, Precondition};
+pub use backups::{BackupMeta, Backups, ByteStream, NewBackup, Precondition};
 pub use credentials::{ApiSecret, Credential, Credentials};
 pub use page::{Cursor, Page, PageRequest};
 pub use secrets::{Claim, Idempotency, Secrets, SigningKey, StoredAnswer};
@@ -100,7 +100,9 @@ pub trait Store:
 pub fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     let (connections, patience) = (config.limits.database_connections, config.timing.backend);
     Ok(match &config.database {
-        Database::Postgres(url) => Arc::new(postgres::PostgresStore::connect(url.expose(), connections, patience)?),
+        Database::Postgres(url) => {
+            Arc::new(postgres::PostgresStore::connect(url.expose(), connections, patience)?)
+        }
         Database::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path, connections, patience)?),
     })
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::audit;
 use crate::core::{Caller, Core, Refusal};
-use crate::store::{AuditAction, BackupMeta, ByteStream, Precondition, StoreError};
+use crate::store::{AuditAction, BackupMeta, ByteStream, NewBackup, Precondition, StoreError};
 
 /// Bytes of a backup that fit into a message: base64 makes four out of three, and the rest of the message
 /// needs room too.
@@ -86,9 +86,8 @@ pub async fn store(
 ) -> Result<BackupMeta, Refusal> {
     let state_hash = state_hash.map(hash).transpose()?;
     let (limit, keep) = (core.config.limits.backup_bytes, core.config.limits.backup_versions);
-    let stored =
-        core.store.put_backup(&caller.user, state_hash, condition, bytes, limit, keep, core.now()).await;
-    let meta = stored.map_err(conflict_is_stale)?;
+    let new = NewBackup { state_hash, condition, bytes, limit, keep };
+    let meta = core.store.put_backup(&caller.user, new, core.now()).await.map_err(conflict_is_stale)?;
     let detail = json!({ "state_hash": meta.state_hash, "size_bytes": meta.size_bytes });
     audit::done(core, caller, AuditAction::BackupStored, &meta.version.to_string(), detail).await?;
     Ok(meta)

@@ -34,21 +34,26 @@ pub struct BackupMeta {
     pub created_at: Timestamp,
 }
 
+/// A state to be stored.
+pub struct NewBackup {
+    /// Its SHA-256 in hexadecimal, if it was announced.
+    pub state_hash: Option<String>,
+    /// What the latest version has to be.
+    pub condition: Precondition,
+    /// The state, on its way.
+    pub bytes: ByteStream,
+    /// Bytes it may have.
+    pub limit: u64,
+    /// Versions that are kept, this one included; at least one.
+    pub keep: u32,
+}
+
 /// Backups.
 #[async_trait]
 pub trait Backups: Send + Sync {
-    /// Stores a state as the next version, a piece at a time, and removes versions beyond the newest
-    /// `keep`. Nothing of it is visible before all of it is there and has the announced hash.
-    async fn put_backup(
-        &self,
-        user: &str,
-        state_hash: Option<String>,
-        condition: Precondition,
-        bytes: ByteStream,
-        limit: u64,
-        keep: u32,
-        now: Timestamp,
-    ) -> Result<BackupMeta, StoreError>;
+    /// Stores a state as the next version, a piece at a time, and removes versions beyond those that are kept.
+    /// Nothing of it is visible before all of it is there and has the announced hash.
+    async fn put_backup(&self, user: &str, new: NewBackup, now: Timestamp) -> Result<BackupMeta, StoreError>;
     /// A version, or the latest one, and its bytes a piece at a time.
     async fn backup(
         &self,

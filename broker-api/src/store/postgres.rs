@@ -102,7 +102,7 @@ mod dialect {
         &[(1, "initial", include_str!("../../../migrations/postgres/0001_initial.sql"))];
     /// Held until the transaction ends. "culvertm" as a number.
     pub(super) const LOCK_FOR_MIGRATION: &[&str] =
-        &["SET LOCAL lock_timeout = 0", "SELECT pg_advisory_xact_lock(7167027834203075693)"];
+        &["SET LOCAL lock_timeout = 0", "SELECT pg_advisory_xact_lock(7166753637793952877)"];
     pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
     pub(super) const BEGIN: &str = "BEGIN";
     /// The server orders writers by itself.
@@ -116,7 +116,7 @@ mod dialect {
     /// Keeps others from changing the set of signing keys until the transaction ends.
     pub(super) async fn lock_signing_keys(transaction: &mut Transaction) -> Result<(), StoreError> {
         // "culvertk" as a number.
-        transaction.all(&Sql::new("SELECT pg_advisory_xact_lock(7167027834203075691)")).await?;
+        transaction.all(&Sql::new("SELECT pg_advisory_xact_lock(7166753637793952875)")).await?;
         Ok(())
     }
 
@@ -180,3 +180,6 @@ mod dialect {
         matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "08006"))
     }
 }
+
+#[cfg(test)]
+mod tests;

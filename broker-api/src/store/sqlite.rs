@@ -173,3 +173,6 @@ mod dialect {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use super::pool::{Pool, Row, Transaction};
 use super::statement::{Columns, Sql};
 use super::upload::Upload;
 use super::{Backend, StoreError};
-use crate::store::{BackupMeta, Backups, ByteStream, Precondition};
+use crate::store::{BackupMeta, Backups, ByteStream, NewBackup, Precondition};
 
 fn read_meta(columns: &mut Columns<'_>) -> Result<BackupMeta, StoreError> {
     Ok(BackupMeta {
@@ -33,20 +33,11 @@ fn meta(row: &Row) -> Result<BackupMeta, StoreError> {
 
 #[async_trait]
 impl Backups for Backend {
-    async fn put_backup(
-        &self,
-        user: &str,
-        state_hash: Option<String>,
-        condition: Precondition,
-        bytes: ByteStream,
-        limit: u64,
-        keep: u32,
-        now: Timestamp,
-    ) -> Result<BackupMeta, StoreError> {
+    async fn put_backup(&self, user: &str, new: NewBackup, now: Timestamp) -> Result<BackupMeta, StoreError> {
         // Asked now to spare an upload that cannot succeed, and again when it is whole.
-        check(condition, latest(&self.pool.all(&newest(user)).await?)?)?;
+        check(new.condition, latest(&self.pool.all(&newest(user)).await?)?)?;
         let upload = Upload::begin(&self.pool, user, now).await?;
-        let outcome = self.receive(&upload, user, state_hash, condition, bytes, limit, keep, now).await;
+        let outcome = receive(&self.pool, &upload, user, new, now).await;
         if outcome.is_err() {
             upload.forget(&self.pool).await;
         }
@@ -92,28 +83,21 @@ impl Backups for Backend {
     }
 }
 
-impl Backend {
-    #[expect(clippy::too_many_arguments, reason = "those of `put_backup`, and the upload")]
-    async fn receive(
-        &self,
-        upload: &Upload,
-        user: &str,
-        state_hash: Option<String>,
-        condition: Precondition,
-        bytes: ByteStream,
-        limit: u64,
-        keep: u32,
-        now: Timestamp,
-    ) -> Result<BackupMeta, StoreError> {
-        let (size_bytes, found) = upload.receive(&self.pool, bytes, limit).await?;
-        if state_hash.is_some_and(|announced| !announced.eq_ignore_ascii_case(&found)) {
-            return Err(StoreError::HashMismatch);
-        }
-        let mut transaction = self.pool.begin().await?;
-        let whole = BackupMeta { version: 0, state_hash: found, size_bytes, created_at: now };
-        let outcome = publish(&mut transaction, upload, user, whole, condition, keep).await;
-        transaction.end(outcome).await
+async fn receive(
+    pool: &Pool,
+    upload: &Upload,
+    user: &str,
+    new: NewBackup,
+    now: Timestamp,
+) -> Result<BackupMeta, StoreError> {
+    let (size_bytes, state_hash) = upload.receive(pool, new.bytes, new.limit).await?;
+    if new.state_hash.is_some_and(|announced| !announced.eq_ignore_ascii_case(&state_hash)) {
+        return Err(StoreError::HashMismatch);
     }
+    let whole = BackupMeta { version: 0, state_hash, size_bytes, created_at: now };
+    let mut transaction = pool.begin().await?;
+    let outcome = publish(&mut transaction, upload, user, whole, new.condition, new.keep).await;
+    transaction.end(outcome).await
 }
 
 fn newest(user: &str) -> Sql<'_> {

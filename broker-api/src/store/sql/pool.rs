@@ -77,7 +77,7 @@ pub(super) struct Transaction(Lease);
 impl Pool {
     /// Opens nothing yet: the first to need a connection does.
     pub(super) fn new(options: Options, size: u32, patience: Duration) -> Result<Self, StoreError> {
-        let size = usize::try_from(size).unwrap_or(usize::MAX).clamp(1, dialect::MOST_WRITERS.max(1024));
+        let size = usize::try_from(size).unwrap_or(usize::MAX).max(1);
         let waits = Timeouts { wait: Some(patience), create: Some(patience), recycle: None };
         let config = PoolConfig { max_size: size, timeouts: waits, queue_mode: QueueMode::Lifo };
         let pool = managed::Pool::builder(Opener { options, patience })
@@ -216,13 +216,9 @@ impl Lease {
 
     fn settle<T>(&mut self, begun: bool, answer: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         let answer = answer.map_err(classify);
-        let sound = match &answer {
-            Ok(_) | Err(StoreError::Conflict(_) | StoreError::Invalid(_) | StoreError::Broken(_)) => true,
-            // A deadlock leaves the connection sound, a lost one does not; who can tell takes a new one.
-            Err(_) => false,
-        };
-        self.unfinished = begun || !sound;
-        if !sound {
+        self.unfinished = begun;
+        // Not every one of these has broken the connection, but none of them is worth telling apart.
+        if matches!(answer, Err(StoreError::Unavailable(_))) {
             self.discard();
         }
         answer

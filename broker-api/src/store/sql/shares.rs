@@ -34,7 +34,7 @@ macro_rules! holds {
 }
 
 /// The hot path: the whole decision in one statement, each part of it by an index.
-const LOOK_UP: &str = concat!(
+pub(super) const LOOK_UP: &str = concat!(
     "SELECT ",
     columns!(),
     ", COALESCE(s.owner_user_id = $2, FALSE), ",
@@ -64,7 +64,7 @@ macro_rules! newest {
 }
 
 /// Each kind of audience by an index of its own, so that a user with few shares costs little among many.
-const SHARED_WITH: &str = concat!(
+pub(super) const SHARED_WITH: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM shared_results s WHERE s.id IN (",

@@ -1,0 +1,27 @@
+//! How SQLite finds what the hot path asks for.
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+
+use super::SqliteStore;
+use super::shares::{LOOK_UP, SHARED_WITH};
+use crate::config::{Limits, Timing};
+
+#[tokio::test]
+async fn what_the_hot_path_asks_for_is_found_by_indexes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.db");
+    let patience = Timing::default().backend;
+    let store = SqliteStore::open(&path, Limits::default().database_connections, patience).unwrap();
+    crate::store::Store::migrate(&store, None).await.unwrap();
+    let mut wire = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    for statement in [LOOK_UP, SHARED_WITH] {
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let rows = sqlx::query(explain).fetch_all(&mut wire).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        // Parts of the second statement, which have found what they have found by indexes.
+        let parts = ["SCAN i", "SCAN t", "SCAN u"];
+        let scans = plan.iter().any(|step| step.starts_with("SCAN") && !parts.contains(&step.as_str()));
+        assert!(plan.iter().any(|step| step.contains("USING INDEX")) && !scans, "{plan:#?}");
+    }
+}
