@@ -47,7 +47,7 @@ use guesses::Guess;
 use institution::Institution;
 use password::{HashError, Hasher};
 
-pub use keyed::secret_context;
+pub use keyed::{new_api_key, new_api_secret};
 pub use own::{add_device, change_password, devices, log_out, revoke_device};
 
 /// What the ways in need to know and remember.

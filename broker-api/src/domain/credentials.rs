@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use culvert_broker_wire::auth::{API_KEY_PREFIX, API_SECRET_PREFIX};
 use culvert_broker_wire::{ErrorCode, Timestamp};
 use serde_json::json;
 
-use super::{audit, check, shares::random_id};
+use super::{audit, check};
 use crate::core::{Caller, Core, Refusal};
-use crate::identity::{self, secret_context};
+use crate::identity;
 use crate::store::{ApiSecret, AuditAction, Credential, Page, PageRequest, StoreError};
 
 /// How long the old secret holds beside the new one unless asked for otherwise.
@@ -30,7 +29,7 @@ pub struct WithSecret {
 /// `INVALID_INPUT`.
 pub async fn create(core: &Core, caller: &Caller, name: &str) -> Result<WithSecret, Refusal> {
     check::title("name", name)?;
-    let api_key = random(API_KEY_PREFIX);
+    let api_key = identity::new_api_key();
     let (secret, sealed) = new_secret(core, &api_key)?;
     let credential = Credential {
         api_key,
@@ -102,19 +101,10 @@ async fn written(core: &Core, caller: &Caller, api_key: &str, did: &str) -> Resu
 }
 
 fn new_secret(core: &Core, api_key: &str) -> Result<(String, ApiSecret), Refusal> {
-    let (secret, id) = (random(API_SECRET_PREFIX), random_id());
-    let sealed = core.sealer.seal(&secret_context(api_key), secret.as_bytes()).map_err(|error| {
+    identity::new_api_secret(&core.sealer, api_key, core.now()).map_err(|error| {
         tracing::error!(%error, "an API secret cannot be sealed");
         Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
-    })?;
-    Ok((secret, ApiSecret { id, sealed, created_at: core.now(), expires_at: None }))
-}
-
-/// 32 random bytes in hexadecimal behind a prefix.
-fn random(prefix: &str) -> String {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes);
-    prefix.to_owned() + &data_encoding::HEXLOWER.encode(&bytes)
+    })
 }
 
 fn not_found() -> Refusal {

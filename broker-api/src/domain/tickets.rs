@@ -212,7 +212,8 @@ fn count(topics: &Topics) -> serde_json::Value {
     }
 }
 
-fn subject(revoked: &Revoked) -> String {
+/// How the audit log names it.
+pub(crate) fn subject(revoked: &Revoked) -> String {
     match revoked {
         Revoked::Ticket(id) => format!("ticket {id}"),
         Revoked::Peer(peer) => format!("peer {peer}"),

@@ -18,19 +18,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::HeaderMap;
-use culvert_broker_wire::ErrorCode;
 use culvert_broker_wire::auth::{
-    API_KEY_HEADER, API_KEY_PREFIX, EMAIL_HEADER, MAX_SKEW, SIGNATURE_HEADER, TIMESTAMP_HEADER,
-    verify_signature,
+    API_KEY_HEADER, API_KEY_PREFIX, API_SECRET_PREFIX, EMAIL_HEADER, MAX_SKEW, SIGNATURE_HEADER,
+    TIMESTAMP_HEADER, verify_signature,
 };
 use culvert_broker_wire::limits::MAX_USER_ID;
+use culvert_broker_wire::{ErrorCode, Timestamp};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use super::guesses::Guess;
 use super::{Entrance, Presented, Provider, wrong};
 use crate::core::{Caller, Core, Refusal, Visitor};
+use crate::domain::shares::random_id;
 use crate::live::{Horizon, LiveError};
-use crate::store::{Credential, Status, Store, User, Way};
+use crate::seal::{SealError, Sealer};
+use crate::store::{ApiSecret, Credential, Status, Store, User, Way};
 
 /// How far the horizon is raised beyond the request that raises it, in seconds.
 const STEP: u64 = 10;
@@ -42,8 +44,33 @@ const SIGNATURE_CHARS: usize = 64;
 const REMEMBERED: Duration = Duration::from_secs(2 * MAX_SKEW + 60);
 
 /// For what the secrets of this key are sealed.
-pub fn secret_context(api_key: &str) -> String {
+fn secret_context(api_key: &str) -> String {
     format!("api-secret:{api_key}")
+}
+
+/// A new API key: 32 random bytes in hexadecimal.
+pub fn new_api_key() -> String {
+    random(API_KEY_PREFIX)
+}
+
+/// A new secret for a key: as it is shown, once, and as it is kept.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn new_api_secret(
+    sealer: &Sealer,
+    api_key: &str,
+    now: Timestamp,
+) -> Result<(String, ApiSecret), SealError> {
+    let secret = random(API_SECRET_PREFIX);
+    let sealed = sealer.seal(&secret_context(api_key), secret.as_bytes())?;
+    Ok((secret, ApiSecret { id: random_id(), sealed, created_at: now, expires_at: None }))
+}
+
+fn random(prefix: &str) -> String {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes);
+    prefix.to_owned() + &HEXLOWER.encode(&bytes)
 }
 
 /// API credentials.
@@ -99,7 +126,13 @@ impl Horizon for Kept<'_> {
 impl Keyed {
     /// Whether this request was not accepted before; it was, from now on.
     async fn first(&self, core: &Core, request: &Headers<'_>) -> Result<bool, Refusal> {
-        if self.horizon.load(Ordering::Acquire) < request.timestamp {
+        let horizon = self.horizon.load(Ordering::Acquire);
+        if horizon == 0 {
+            // A memory that begins anew asks how far others went, before this request goes further: else it
+            // would refuse the first ones of a broker that has just started.
+            core.live.nonce("", 0, REMEMBERED, &Kept(&*core.store)).await?;
+        }
+        if horizon < request.timestamp {
             let raised = core.store.raise_horizon(request.timestamp + STEP).await?;
             self.horizon.fetch_max(raised, Ordering::AcqRel);
         }

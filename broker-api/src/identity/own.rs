@@ -10,7 +10,7 @@ use serde_json::json;
 use super::guesses::Guess;
 use super::{device, password, passwords_pass, sessions, wrong};
 use crate::core::{Caller, Core, Refusal};
-use crate::domain::{audit, check};
+use crate::domain::{audit, check, tickets};
 use crate::store::{AuditAction, Device, StoreError, Way};
 
 /// Ends the caller's session, on every replica.
@@ -112,13 +112,12 @@ pub async fn revoke_device(core: &Core, caller: &Caller, key: &PeerId) -> Result
         ));
     }
     core.identity.sessions.ended(core, &caller.user, None).await;
-    let until = core.clock.unix_seconds() + core.config.timing.ticket.as_secs();
-    let relays_know = core.live.revoke(&[Revoked::Peer(*key)], until).await;
-    if let Err(error) = &relays_know {
-        // Its tickets run out by themselves; it gets no new ones.
-        tracing::warn!(%error, "the relays did not hear of a revoked device");
+    let told = tickets::revoke_now(core, caller, &[Revoked::Peer(*key)]).await;
+    if let Err(refusal) = &told {
+        // What is written down is told again; and it gets no new tickets.
+        tracing::warn!(%refusal, "the relays did not hear of a revoked device");
     }
-    let detail = json!({ "device": key.to_string(), "relays_know": relays_know.is_ok() });
+    let detail = json!({ "device": key.to_string(), "relays_know": told.is_ok() });
     audit::done(core, caller, AuditAction::DeviceRevoked, &caller.user, detail).await
 }
 
