@@ -147,3 +147,39 @@ fn cors(origins: &[String]) -> CorsLayer {
         .expose_headers([ETAG, LOCATION, RETRY_AFTER, state_hash])
         .max_age(Duration::from_secs(3600))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: Router) -> (StatusCode, String) {
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_told_to_come_back() {
+        let router = Router::new().route("/", get(std::future::pending::<()>));
+        let (status, body) = ask(router.layer(from_fn_with_state(Duration::from_secs(30), in_time))).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("UNAVAILABLE"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_without_what_it_says() {
+        async fn fails() {
+            panic!("internal thing");
+        }
+        let router = Router::new().route("/", get(fails)).layer(CatchPanicLayer::custom(panicked));
+        let (status, body) = ask(router).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(body.contains("INTERNAL") && !body.contains("internal thing"), "{body}");
+    }
+}

@@ -35,7 +35,10 @@ fn the_committed_document_is_what_the_handlers_say() {
         return;
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "openapi.json is stale; run: {UPDATE}=1 cargo test -p culvert-broker-api --test openapi");
+    assert!(
+        found == expected,
+        "openapi.json is stale; run: {UPDATE}=1 cargo test -p culvert-broker-api --test openapi"
+    );
 }
 
 #[test]

@@ -150,8 +150,11 @@ async fn shut_out(core: &Core, caller: &Caller, id: &str) -> Result<(), Refusal>
     core.store.end_sessions(id).await?;
     let devices = core.store.devices(id).await?;
     let revoked: Vec<_> = devices.into_iter().map(|device| Revoked::Peer(device.key)).collect();
-    if !revoked.is_empty() {
-        tickets::revoke_now(core, caller, &revoked).await?;
+    if !revoked.is_empty()
+        && let Err(error) = tickets::revoke_now(core, caller, &revoked).await
+    {
+        // What they could do at the broker has ended; the relays are told again once they can be.
+        tracing::warn!(%error, "the relays were not told that a user is shut out");
     }
     Ok(())
 }

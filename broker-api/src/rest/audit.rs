@@ -92,6 +92,7 @@ struct AuditList {
 #[utoipa::path(
     get,
     path = "/api/audit",
+    operation_id = "list_audit",
     tag = "audit",
     params(Listing, Filter),
     responses((status = 200, body = AuditList), (status = 403, description = "For administrators"))

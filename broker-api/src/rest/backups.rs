@@ -55,6 +55,7 @@ struct Which {
 #[utoipa::path(
     put,
     path = "/api/backups/me",
+    operation_id = "store_backup",
     tag = "backups",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The state"),
     params(
@@ -94,6 +95,7 @@ async fn put(
 #[utoipa::path(
     get,
     path = "/api/backups/me",
+    operation_id = "get_backup",
     tag = "backups",
     params(
         Which,
@@ -134,6 +136,7 @@ async fn get(
 #[utoipa::path(
     delete,
     path = "/api/backups/me",
+    operation_id = "delete_backups",
     tag = "backups",
     params(("If-Match" = Option<String>, Header, description = "The version that is the latest")),
     responses(
@@ -155,6 +158,7 @@ async fn delete(
 #[utoipa::path(
     get,
     path = "/api/backups/me/versions",
+    operation_id = "list_backups",
     tag = "backups",
     responses((status = 200, body = BackupList))
 )]

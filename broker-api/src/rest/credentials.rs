@@ -104,6 +104,7 @@ impl From<store::Credential> for Credential {
 #[utoipa::path(
     post,
     path = "/api/credentials",
+    operation_id = "create_credential",
     tag = "credentials",
     request_body = NewCredential,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request")),
@@ -124,6 +125,7 @@ async fn create(
 #[utoipa::path(
     get,
     path = "/api/credentials",
+    operation_id = "list_credentials",
     tag = "credentials",
     params(Listing),
     responses((status = 200, body = CredentialList))
@@ -142,6 +144,7 @@ async fn list(
 #[utoipa::path(
     post,
     path = "/api/credentials/{api_key}/rotate",
+    operation_id = "rotate_credential",
     tag = "credentials",
     request_body = Rotation,
     params(
@@ -168,6 +171,7 @@ async fn rotate(
 #[utoipa::path(
     delete,
     path = "/api/credentials/{api_key}",
+    operation_id = "revoke_credential",
     tag = "credentials",
     params(("api_key" = String, Path, description = "The credential")),
     responses(

@@ -54,7 +54,7 @@ impl<S: Sync> FromRequestParts<S> for Anyone {
 ///
 /// # Errors
 /// The router runs without the broker's listener.
-pub fn visitor(parts: &Parts) -> Result<Visitor, Problem> {
+pub(super) fn visitor(parts: &Parts) -> Result<Visitor, Problem> {
     let missing = || Refusal::new(ErrorCode::Internal, "the broker does not know where this comes from");
     parts.extensions.get().copied().ok_or_else(|| missing().into())
 }
@@ -85,7 +85,7 @@ impl From<QueryRejection> for Problem {
 /// Which part of a list is wanted.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Listing {
+pub(super) struct Listing {
     /// Where the list goes on: `next_cursor` of the answer before.
     pub cursor: Option<String>,
     /// Entries at most.
@@ -127,7 +127,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
 ///
 /// # Errors
 /// `TOO_LARGE`; `PARSE_ERROR` if it breaks off.
-pub async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+pub(super) async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             Refusal::new(ErrorCode::TooLarge, "the body is larger than this broker accepts").into()
@@ -145,7 +145,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// An entity tag for a version.
-pub fn etag(version: i64) -> String {
+pub(super) fn etag(version: i64) -> String {
     format!("\"{version}\"")
 }
 
@@ -173,7 +173,7 @@ fn tags(headers: &HeaderMap, name: axum::http::HeaderName) -> Result<Option<Tags
 ///
 /// # Errors
 /// `INVALID_INPUT`.
-pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
     match tags(headers, IF_MATCH)? {
         Some(Tags::Version(version)) => Ok(Some(version)),
         Some(Tags::Any) | None => Ok(None),
@@ -184,7 +184,7 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
 ///
 /// # Errors
 /// `INVALID_INPUT`.
-pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Refusal> {
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Refusal> {
     match (if_match(headers)?, tags(headers, IF_NONE_MATCH)?) {
         (Some(version), None) => Ok(Precondition::Version(version)),
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
@@ -200,7 +200,7 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Refusal> {
 ///
 /// # Errors
 /// `INVALID_INPUT`.
-pub fn has_already(headers: &HeaderMap, version: i64) -> Result<bool, Refusal> {
+pub(super) fn has_already(headers: &HeaderMap, version: i64) -> Result<bool, Refusal> {
     Ok(match tags(headers, IF_NONE_MATCH)? {
         Some(Tags::Any) => true,
         Some(Tags::Version(had)) => had == version,

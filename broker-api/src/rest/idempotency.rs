@@ -10,11 +10,13 @@ use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use culvert_broker_wire::{ErrorCode, Timestamp};
+use data_encoding::BASE64;
 use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
 
 use super::extract::{Presented, whole};
 use super::problem::Problem;
@@ -22,13 +24,20 @@ use crate::core::{Core, Refusal};
 use crate::store::{Claim, StoredAnswer};
 
 /// The header.
-pub const HEADER: &str = "idempotency-key";
+pub(super) const HEADER: &str = "idempotency-key";
 /// Bytes of a key at most.
 const MAX_KEY: usize = 128;
 /// Says that an answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Headers that belong to an answer.
 const KEPT: [HeaderName; 3] = [CONTENT_TYPE, ETAG, LOCATION];
+
+/// What is sealed of an answer.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    headers: Vec<(String, String)>,
+    body: String,
+}
 
 pub(super) async fn once(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     match attempt(&core, request, next).await {
@@ -80,8 +89,9 @@ async fn attempt(core: &Arc<Core>, request: Request, next: Next) -> Result<Respo
     let answer = match head.status.is_success() {
         true => Some(StoredAnswer {
             status: head.status.as_u16(),
-            headers: kept(&head.headers),
-            body: core.sealer.seal(&context(&user, &key), &body).map_err(|error| broken(&error))?,
+            // They may name the share's token, so they are sealed with the body.
+            headers: Vec::new(),
+            body: seal(core, &user, &key, &head.headers, &body)?,
         }),
         false => None,
     };
@@ -94,10 +104,12 @@ async fn attempt(core: &Arc<Core>, request: Request, next: Next) -> Result<Respo
 
 /// The answer that was given before.
 fn again(core: &Core, user: &str, key: &str, answer: StoredAnswer) -> Result<Response, Refusal> {
-    let body = core.sealer.open(&context(user, key), &answer.body).map_err(|error| broken(&error))?;
-    let mut response = Response::new(Body::from(body.to_vec()));
+    let opened = core.sealer.open(&context(user, key), &answer.body).map_err(|error| broken(&error))?;
+    let Sealed { headers, body } = serde_json::from_slice(&opened).map_err(|error| broken(&error))?;
+    let body = BASE64.decode(body.as_bytes()).map_err(|error| broken(&error))?;
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    for (name, value) in answer.headers {
+    for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }
@@ -106,12 +118,14 @@ fn again(core: &Core, user: &str, key: &str, answer: StoredAnswer) -> Result<Res
     Ok(response)
 }
 
-fn kept(headers: &axum::http::HeaderMap) -> Vec<(String, String)> {
-    let kept = KEPT.iter().filter_map(|name| {
+fn seal(core: &Core, user: &str, key: &str, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let headers = KEPT.iter().filter_map(|name| {
         let value = headers.get(name)?.to_str().ok()?;
         Some((name.as_str().to_owned(), value.to_owned()))
     });
-    kept.collect()
+    let sealed = Sealed { headers: headers.collect(), body: BASE64.encode(body) };
+    let plain = serde_json::to_vec(&sealed).map_err(|error| broken(&error))?;
+    core.sealer.seal(&context(user, key), &plain).map_err(|error| broken(&error))
 }
 
 fn context(user: &str, key: &str) -> String {

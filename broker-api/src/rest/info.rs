@@ -102,6 +102,7 @@ struct InfoLimits {
 #[utoipa::path(
     get,
     path = "/health",
+    operation_id = "health",
     tag = "broker",
     responses((status = 200, body = String, content_type = "text/plain", example = "OK")),
     security(())
@@ -114,6 +115,7 @@ async fn health() -> Response {
 #[utoipa::path(
     get,
     path = "/.well-known/jwks.json",
+    operation_id = "get_key_set",
     tag = "broker",
     responses((status = 200, body = Object, description = "A JSON Web Key Set",
         headers(("Cache-Control" = String, description = "How long a copy may be kept")))),
@@ -125,7 +127,7 @@ async fn key_set(State(core): State<Arc<Core>>) -> Response {
 }
 
 /// Says what this broker is and offers.
-#[utoipa::path(get, path = "/api/info", tag = "broker", responses((status = 200, body = Info)), security(()))]
+#[utoipa::path(get, path = "/api/info", operation_id = "get_info", tag = "broker", responses((status = 200, body = Info)), security(()))]
 async fn info(State(core): State<Arc<Core>>) -> Json<Info> {
     let config = &core.config;
     let admits = config.institution_password.is_some().then_some(Way::Institution);

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::core::Refusal;
 
 /// The media type of refusals.
-pub const MEDIA_TYPE: &str = "application/problem+json";
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// A refusal on its way out.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl IntoResponse for Problem {
 }
 
 /// The status that says the most about a code.
-pub const fn status(code: ErrorCode) -> StatusCode {
+pub(super) const fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::ParseError | ErrorCode::InvalidInput | ErrorCode::BackupError => StatusCode::BAD_REQUEST,
         ErrorCode::AuthRequired | ErrorCode::AuthFailed => StatusCode::UNAUTHORIZED,

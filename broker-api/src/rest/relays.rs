@@ -106,6 +106,7 @@ struct Revocations {
 #[utoipa::path(
     post,
     path = "/api/relay-tickets",
+    operation_id = "issue_relay_ticket",
     tag = "relays",
     request_body = NewTicket,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request")),
@@ -144,6 +145,7 @@ async fn issue(
 #[utoipa::path(
     post,
     path = "/api/relay-revocations",
+    operation_id = "revoke_at_relays",
     tag = "relays",
     request_body = Revocation,
     responses(

@@ -147,6 +147,7 @@ const fn yes() -> bool {
 #[utoipa::path(
     post,
     path = "/api/shares",
+    operation_id = "publish_share",
     tag = "shares",
     request_body = NewShare,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request")),
@@ -184,6 +185,7 @@ async fn publish(
 #[utoipa::path(
     get,
     path = "/api/shares",
+    operation_id = "list_my_shares",
     tag = "shares",
     params(Listing),
     responses((status = 200, body = ShareList))
@@ -202,6 +204,7 @@ async fn list(
 #[utoipa::path(
     get,
     path = "/api/shared-with-me",
+    operation_id = "list_shared_with_me",
     tag = "shares",
     params(Listing),
     responses((status = 200, body = ShareList))
@@ -223,6 +226,7 @@ async fn shared_with_me(
 #[utoipa::path(
     get,
     path = "/api/shares/{token}",
+    operation_id = "get_share",
     tag = "shares",
     params(("token" = String, Path, description = "What opens the share"), LookUp),
     responses(
@@ -248,6 +252,7 @@ async fn look_up(
 #[utoipa::path(
     patch,
     path = "/api/shares/{token}",
+    operation_id = "change_share",
     tag = "shares",
     request_body = ShareChange,
     params(
@@ -278,6 +283,7 @@ async fn change(
 #[utoipa::path(
     delete,
     path = "/api/shares/{token}",
+    operation_id = "revoke_share",
     tag = "shares",
     params(
         ("token" = String, Path, description = "What opens the share"),
@@ -303,6 +309,7 @@ async fn revoke(
 #[utoipa::path(
     get,
     path = "/api/shares/{token}/accesses",
+    operation_id = "list_share_accesses",
     tag = "shares",
     params(("token" = String, Path, description = "What opens the share"), Listing),
     responses(

@@ -162,6 +162,7 @@ struct Whose {
 #[utoipa::path(
     post,
     path = "/api/teams",
+    operation_id = "create_team",
     tag = "teams",
     request_body = NewTeam,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request")),
@@ -187,6 +188,7 @@ async fn create(
 #[utoipa::path(
     get,
     path = "/api/teams",
+    operation_id = "list_teams",
     tag = "teams",
     params(Listing, Whose),
     responses((status = 200, body = TeamList), (status = 403, description = "`all` is for administrators"))
@@ -211,6 +213,7 @@ async fn list(
 #[utoipa::path(
     get,
     path = "/api/teams/{team_id}",
+    operation_id = "get_team",
     tag = "teams",
     params(
         ("team_id" = String, Path, description = "The team"),
@@ -239,6 +242,7 @@ async fn get(
 #[utoipa::path(
     patch,
     path = "/api/teams/{team_id}",
+    operation_id = "rename_team",
     tag = "teams",
     request_body = TeamChange,
     params(
@@ -268,6 +272,7 @@ async fn rename(
 #[utoipa::path(
     delete,
     path = "/api/teams/{team_id}",
+    operation_id = "delete_team",
     tag = "teams",
     params(
         ("team_id" = String, Path, description = "The team"),
@@ -294,6 +299,7 @@ async fn delete(
 #[utoipa::path(
     get,
     path = "/api/teams/{team_id}/members",
+    operation_id = "list_team_members",
     tag = "teams",
     params(("team_id" = String, Path, description = "The team"), Listing),
     responses(
@@ -316,6 +322,7 @@ async fn members(
 #[utoipa::path(
     put,
     path = "/api/teams/{team_id}/members/{user_id}",
+    operation_id = "put_team_member",
     tag = "teams",
     request_body = NewRole,
     params(
@@ -342,6 +349,7 @@ async fn put_member(
 #[utoipa::path(
     delete,
     path = "/api/teams/{team_id}/members/{user_id}",
+    operation_id = "remove_team_member",
     tag = "teams",
     params(
         ("team_id" = String, Path, description = "The team"),

@@ -144,6 +144,7 @@ struct OnlineDevice {
 #[utoipa::path(
     get,
     path = "/api/users",
+    operation_id = "list_users",
     tag = "users",
     params(Listing),
     responses((status = 200, body = UserList), (status = 403, description = "For administrators"))
@@ -162,6 +163,7 @@ async fn list(
 #[utoipa::path(
     get,
     path = "/api/users/me",
+    operation_id = "get_me",
     tag = "users",
     responses((status = 200, body = User), (status = 404, description = "Removed meanwhile"))
 )]
@@ -173,6 +175,7 @@ async fn me(State(core): State<Arc<Core>>, Known(caller): Known) -> Result<Json<
 #[utoipa::path(
     get,
     path = "/api/users/{user_id}",
+    operation_id = "get_user",
     tag = "users",
     params(("user_id" = String, Path, description = "Who")),
     responses(
@@ -193,6 +196,7 @@ async fn get(
 #[utoipa::path(
     patch,
     path = "/api/users/{user_id}",
+    operation_id = "change_user",
     tag = "users",
     request_body = UserChange,
     params(("user_id" = String, Path, description = "Who")),
@@ -224,6 +228,7 @@ async fn change(
 #[utoipa::path(
     delete,
     path = "/api/users/{user_id}",
+    operation_id = "delete_user",
     tag = "users",
     params(("user_id" = String, Path, description = "Who")),
     responses(
@@ -243,7 +248,7 @@ async fn delete(
 }
 
 /// Lists the caller's devices that are online.
-#[utoipa::path(get, path = "/api/presence", tag = "presence", responses((status = 200, body = OwnPresence)))]
+#[utoipa::path(get, path = "/api/presence", operation_id = "list_my_online_devices", tag = "presence", responses((status = 200, body = OwnPresence)))]
 async fn online(State(core): State<Arc<Core>>, Known(caller): Known) -> Result<Json<OwnPresence>, Problem> {
     let devices = users::online(&core, &caller).await?.into_iter().map(|presence| OnlineDevice {
         name: presence.device,
@@ -258,6 +263,7 @@ async fn online(State(core): State<Arc<Core>>, Known(caller): Known) -> Result<J
 #[utoipa::path(
     get,
     path = "/api/presence/{user_id}",
+    operation_id = "get_presence",
     tag = "presence",
     params(("user_id" = String, Path, description = "Who")),
     responses(

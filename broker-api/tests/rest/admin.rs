@@ -45,8 +45,7 @@ async fn a_user_who_is_suspended_or_removed_is_out_at_once() {
     assert_eq!(broker.ask(Request::get("/api/users/me").by(&alice)).await.code(), "AUTH_FAILED");
     broker.ask(set("alice", json!({ "status": "active" }))).await.expect(200);
     assert_eq!(broker.ask(set("bob", json!({ "role": "admin" }))).await.expect(200)["role"], "admin");
-    broker.ask(Request::get("/api/users").by(&broker.session("bob").await)).await.expect(200);
-    assert_eq!(broker.ask(Request::get("/api/users/me").by(&bob)).await.code(), "AUTH_FAILED");
+    broker.ask(Request::get("/api/users").by(&bob)).await.expect(200);
 
     for own in [set("root", json!({ "status": "suspended" })), set("root", json!({ "role": "user" }))] {
         assert_eq!(broker.ask(own).await.code(), "CONFLICT");

@@ -32,7 +32,8 @@ async fn a_state_comes_back_as_it_was_stored_with_its_versions() {
     let first = broker.ask(Request::get("/api/backups/me?version=1").by(&alice)).await;
     assert_eq!(&first.body[..], &states[0][..]);
     let versions = broker.ask(Request::get("/api/backups/me/versions").by(&alice)).await.expect(200);
-    let numbers: Vec<_> = versions["versions"].as_array().unwrap().iter().map(|one| &one["version"]).collect();
+    let numbers: Vec<_> =
+        versions["versions"].as_array().unwrap().iter().map(|one| &one["version"]).collect();
     assert_eq!(numbers, [3, 2, 1]);
     let same = broker.ask(Request::get(PATH).by(&alice).header("if-none-match", "\"3\"")).await;
     assert_eq!((same.status.as_u16(), same.body.len()), (304, 0));

@@ -33,7 +33,8 @@ async fn a_secret_is_shown_once_and_replaced_with_an_overlap() {
     assert!(!String::from_utf8_lossy(&listed.body).contains("rps_"));
     assert_eq!(listed.expect(200)["credentials"][0]["api_key"], key);
 
-    let rotate = || Request::post(&format!("/api/credentials/{key}/rotate"), &json!({ "overlap_seconds": 60 }));
+    let rotate =
+        || Request::post(&format!("/api/credentials/{key}/rotate"), &json!({ "overlap_seconds": 60 }));
     let second = broker.ask(rotate().by(&alice)).await.expect(200);
     let second = second["api_secret"].as_str().unwrap();
     assert_ne!(second, first);
@@ -78,7 +79,8 @@ async fn a_keyed_body_counts_and_a_keyed_request_is_done_once() {
     let (key, secret) = made(&broker, &alice).await;
     let body = share(json!({ "type": "public" })).to_string();
     let request = |signed: &str, sent: &str| {
-        let request = Request::new(hyper::Method::POST, "/api/shares").header("content-type", "application/json");
+        let request =
+            Request::new(hyper::Method::POST, "/api/shares").header("content-type", "application/json");
         keyed(request.body(sent.to_owned()), "alice", (&key, &secret), START, signed)
     };
     assert_eq!(broker.ask(request("", &body)).await.code(), "AUTH_FAILED");

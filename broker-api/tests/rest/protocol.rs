@@ -24,7 +24,8 @@ async fn a_body_that_is_no_json_for_the_request_is_refused() {
     let (broker, _) = at_a_time().await;
     let alice = broker.signed_in("alice").await;
     let post = |body: Vec<u8>| {
-        let request = Request::new(hyper::Method::POST, "/api/teams").header("content-type", "application/json");
+        let request =
+            Request::new(hyper::Method::POST, "/api/teams").header("content-type", "application/json");
         request.body(body).by(&alice)
     };
     let deep = "[".repeat(200_000);
@@ -106,16 +107,4 @@ async fn everybody_may_read_information_and_the_description_of_the_api() {
         assert!(html.contains(part));
         broker.ask(Request::get(part)).await.expect_ok();
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_takes_too_long_is_told_to_come_back() {
-    let broker = Running::sqlite_with(Clock::system(), |config| {
-        config.timing.request = Duration::from_nanos(1);
-    })
-    .await;
-    let alice = broker.signed_in("alice").await;
-    let refused = broker.ask(Request::get("/api/shares").by(&alice)).await;
-    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "UNAVAILABLE"));
-    assert!(refused.header("retry-after").is_some());
 }

@@ -1,5 +1,8 @@
 //! Relay tickets and revocations, and the keys that sign.
 
+use culvert_testkit::postgres::PostgresPlan;
+use culvert_testkit::redis::RedisPlan;
+
 use super::*;
 
 const PEER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -15,11 +18,14 @@ async fn a_ticket_is_signed_for_a_key_and_topics_and_lasts_as_long_as_asked() {
     assert_eq!(issued["relays"], json!(["wss://relay.example"]));
     let (header, claims) = verified(&broker, issued["ticket"].as_str().unwrap()).await;
     assert_eq!(header["typ"], culvert_wire::ticket::TICKET_TYPE);
-    assert_eq!(claims, json!({
-        "aud": "culvert-relay", "sub": PEER, "tenant": "default", "topics": [TOPIC],
-        "limits": { "frames_per_second": 10 }, "invites": 0, "iat": START, "exp": START + 600,
-        "jti": issued["id"],
-    }));
+    assert_eq!(
+        claims,
+        json!({
+            "aud": "culvert-relay", "sub": PEER, "tenant": "default", "topics": [TOPIC],
+            "limits": { "frames_per_second": 10 }, "invites": 0, "iat": START, "exp": START + 600,
+            "jti": issued["id"],
+        })
+    );
     let usual = json!({ "peer_id": PEER, "topics": [TOPIC] });
     let usual = broker.ask(Request::post("/api/relay-tickets", &usual).by(&alice)).await.expect(201);
     assert_eq!(verified(&broker, usual["ticket"].as_str().unwrap()).await.1["exp"], START + 3600);
@@ -74,13 +80,18 @@ async fn who_may_download_a_share_gets_a_ticket_for_its_owners_topic() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_revoke_what_is_theirs_and_administrators_everything() {
-    let (broker, clock) = at_a_time().await;
+    let postgres = PostgresPlan::new().unwrap().start().await.unwrap();
+    let redis = RedisPlan::new().unwrap().start().await.unwrap();
+    let clock = Clock::manual(START);
+    let broker = Running::replicas_with(1, &postgres, &redis, &clock, |_| {}).await.remove(0);
     let (alice, eve) = (broker.signed_in("alice").await, broker.signed_in("eve").await);
     let root = admin(&broker).await;
     let new = json!({ "peer_id": PEER, "topics": [TOPIC] });
     let ticket = broker.ask(Request::post("/api/relay-tickets", &new).by(&alice)).await.expect(201);
     let own = json!({ "tickets": [ticket["id"]] });
-    let ask = async |who: &str, what: &Value| broker.ask(Request::post("/api/relay-revocations", what).by(who)).await;
+    let ask = async |who: &str, what: &Value| {
+        broker.ask(Request::post("/api/relay-revocations", what).by(who)).await
+    };
     assert_eq!(ask(&eve, &own).await.code(), "FORBIDDEN");
     assert_eq!(ask(&alice, &json!({ "peers": [PEER] })).await.code(), "FORBIDDEN");
     assert_eq!(ask(&alice, &json!({})).await.code(), "INVALID_INPUT");

@@ -17,7 +17,10 @@ async fn a_repeated_creation_gets_the_first_answer() {
     first.expect(201);
     assert_eq!((first.status, &first.body), (again.status, &again.body));
     assert_eq!(first.header("etag"), again.header("etag"));
-    assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), (None, Some("true")));
+    assert_eq!(
+        (first.header("idempotency-replayed"), again.header("idempotency-replayed")),
+        (None, Some("true"))
+    );
     let mine = broker.ask(Request::get("/api/shares").by(&alice)).await.expect(200);
     assert_eq!(mine["shares"].as_array().unwrap().len(), 1);
     let other = broker.ask(creation("k", "b", &alice)).await;
@@ -31,7 +34,8 @@ async fn a_repeated_creation_gets_the_first_answer() {
 async fn of_many_at_once_one_creates() {
     let (broker, _) = at_a_time().await;
     let alice = broker.signed_in("alice").await;
-    let answers = futures_util::future::join_all((0..8).map(|_| broker.ask(creation("k", "a", &alice)))).await;
+    let answers =
+        futures_util::future::join_all((0..8).map(|_| broker.ask(creation("k", "a", &alice)))).await;
     let made = answers.iter().filter(|answer| answer.status.as_u16() == 201);
     let ids: std::collections::BTreeSet<_> = made.map(|answer| answer.json()["id"].to_string()).collect();
     assert_eq!(ids.len(), 1);

@@ -55,7 +55,10 @@ async fn hole_1_b_2_the_policy_holds_over_http_and_unknown_looks_like_forbidden(
     let (broker, _) = at_a_time().await;
     let alice = broker.signed_in("alice").await;
     let (bob, eve) = (broker.signed_in("bob").await, broker.signed_in("eve").await);
-    broker.ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice)).await.expect(201);
+    broker
+        .ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice))
+        .await
+        .expect(201);
     let member = Request::put("/api/teams/lab/members/bob", &json!({ "role": "member" })).by(&alice);
     broker.ask(member).await.expect(200);
     let unknown = look_up(&broker, "AAAAAAAAAAAAAAAAAAAAAA", Some(&eve)).await;
@@ -68,14 +71,16 @@ async fn hole_1_b_2_the_policy_holds_over_http_and_unknown_looks_like_forbidden(
         (json!({ "type": "public" }), true, true),
     ] {
         let token = published(&broker, &alice, policy.clone()).await;
-        for (who, allowed) in [(Some(&alice), true), (Some(&bob), true), (Some(&eve), eves), (None, anybodys)] {
+        for (who, allowed) in [(Some(&alice), true), (Some(&bob), true), (Some(&eve), eves), (None, anybodys)]
+        {
             let answer = look_up(&broker, &token, who.map(String::as_str)).await;
             if allowed {
                 answer.expect(200);
             } else {
                 let missing = if who.is_some() { &unknown } else { &nobody };
                 assert_eq!((answer.status, &answer.body), (missing.status, &missing.body), "{policy}");
-                let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+                let names =
+                    |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
                 assert_eq!(names(&answer), names(missing), "{policy}");
             }
         }
@@ -165,7 +170,8 @@ async fn a_share_is_downloaded_as_often_as_allowed_however_many_ask_at_once() {
     assert_eq!((written.len(), done), (10, 3));
     // Its owner is not counted, and sees who asked.
     look_up(&broker, &token, Some(&alice)).await.expect(200);
-    let accesses = broker.ask(Request::get(&format!("/api/shares/{token}/accesses")).by(&alice)).await.expect(200);
+    let accesses =
+        broker.ask(Request::get(&format!("/api/shares/{token}/accesses")).by(&alice)).await.expect(200);
     let accesses = accesses["accesses"].as_array().unwrap();
     assert_eq!(accesses.len(), 11);
     assert_eq!((&accesses[0]["user_id"], &accesses[0]["granted"]), (&json!("alice"), &json!(true)));
@@ -259,7 +265,8 @@ async fn lists_go_on_where_they_stopped_and_refuse_what_is_no_cursor() {
     }
     assert_eq!(seen.len(), 5);
     assert!(seen.is_sorted_by(|newer, older| newer > older), "{seen:?}");
-    for bad in ["limit=0", "limit=1001", "limit=x", "limit=-1", "cursor=!", "cursor=AAAA", "limit=1&limit=2"] {
+    for bad in ["limit=0", "limit=1001", "limit=x", "limit=-1", "cursor=!", "cursor=AAAA", "limit=1&limit=2"]
+    {
         let refused = broker.ask(Request::get(&format!("/api/shares?{bad}")).by(&alice)).await;
         assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "INVALID_INPUT"), "{bad}");
     }

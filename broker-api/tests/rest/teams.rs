@@ -39,7 +39,10 @@ async fn a_team_is_made_filled_renamed_and_deleted() {
 async fn somebody_elses_team_looks_like_none() {
     let (broker, _) = at_a_time().await;
     let (alice, eve) = (broker.signed_in("alice").await, broker.signed_in("eve").await);
-    broker.ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice)).await.expect(201);
+    broker
+        .ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice))
+        .await
+        .expect(201);
     let requests = |team: &str| {
         let path = format!("/api/teams/{team}");
         [
@@ -65,7 +68,10 @@ async fn somebody_elses_team_looks_like_none() {
 async fn a_team_keeps_an_admin_and_a_member_may_leave() {
     let (broker, _) = at_a_time().await;
     let (alice, bob) = (broker.signed_in("alice").await, broker.signed_in("bob").await);
-    broker.ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice)).await.expect(201);
+    broker
+        .ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice))
+        .await
+        .expect(201);
     broker.ask(Request::put("/api/teams/lab/members/bob", &json!({})).by(&alice)).await.expect(200);
     for last in [
         Request::delete("/api/teams/lab/members/alice"),
@@ -85,7 +91,10 @@ async fn a_team_keeps_an_admin_and_a_member_may_leave() {
 async fn administrators_see_all_teams_and_others_do_not() {
     let (broker, _) = at_a_time().await;
     let (alice, root) = (broker.signed_in("alice").await, admin(&broker).await);
-    broker.ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice)).await.expect(201);
+    broker
+        .ask(Request::post("/api/teams", &json!({ "id": "lab", "name": "Lab" })).by(&alice))
+        .await
+        .expect(201);
     assert_eq!(broker.ask(Request::get("/api/teams?all=true").by(&alice)).await.code(), "FORBIDDEN");
     let all = broker.ask(Request::get("/api/teams?all=true").by(&root)).await.expect(200);
     assert_eq!(all["teams"][0]["id"], "lab");
