@@ -24,6 +24,7 @@ use culvert_service_kit::proxy_protocol::TrustedSources;
 use culvert_service_kit::telemetry::{LogFilter, LogFormat};
 use culvert_service_kit::tls::Files;
 
+use crate::admin::AdminCommand;
 use crate::config::Config;
 
 pub use institution::InstitutionArgs;
@@ -153,6 +154,9 @@ pub enum Action {
     CheckConfig,
     /// Print the OpenAPI document of the API.
     Openapi,
+    /// Work on the database beside running brokers.
+    #[command(flatten)]
+    Admin(AdminCommand),
 }
 
 /// What the arguments mean for the process rather than for the broker.

@@ -9,15 +9,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use culvert_relay::config::Tls;
-use culvert_service_kit::Shutdown;
 use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Loaded, load_with_aliases};
 use culvert_service_kit::lifecycle::{Drained, signals};
 use culvert_service_kit::telemetry;
+use culvert_service_kit::{Clock, Shutdown};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::admin::{self, AdminCommand, Office};
 use crate::args::{ALIASES, Action, Args, Logs, chain};
 use crate::config::Config;
-use crate::server::{Broker, OpenError, migrate};
+use crate::live::Live;
+use crate::live::redis::RedisLive;
+use crate::seal::Sealer;
+use crate::server::{Broker, OpenError, migrate, open_store, with_keys};
 
 /// Descriptors beside those of clients: listeners, the stores' connections, the runtime's own.
 const OTHER_DESCRIPTORS: u64 = 128;
@@ -60,6 +64,7 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
             tracing::info!("the tables are as this version needs them");
             Ok(ExitCode::SUCCESS)
         }),
+        Some(Action::Admin(command)) => run(logs, administer(config, command)),
         None | Some(Action::Serve | Action::Openapi) => run(logs, serve(config)),
     }
 }
@@ -102,6 +107,23 @@ fn run(logs: Logs, work: impl Future<Output = anyhow::Result<ExitCode>>) -> Exit
         tracing::error!(error = chain(&*error), "stopped");
         EXIT_FAILED.into()
     })
+}
+
+/// What an operator does at the command line, beside running brokers.
+async fn administer(config: Config, command: AdminCommand) -> anyhow::Result<ExitCode> {
+    let (config, clock) = (with_keys(config)?, Clock::system());
+    let store = open_store(&config).await?;
+    let sealer = Sealer::new(&config.data_keys)?;
+    let live = config.redis.as_ref().map(|settings| RedisLive::new(settings, clock.clone())).transpose()?;
+    let office = Office {
+        store: store.as_ref(),
+        sealer: &sealer,
+        clock: &clock,
+        live: live.as_ref().map(|live| live as &dyn Live),
+        ticket: config.timing.ticket,
+    };
+    admin::run(&command, &office).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::{announce, domain, rest, update, ws};
 
 pub use key_file::{KeyFileError, with_keys};
-pub use open::{OpenError, migrate};
+pub use open::{OpenError, migrate, open_store};
 pub use sole::SoleError;
 
 /// A broker that could not open its ports.

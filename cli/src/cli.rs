@@ -15,7 +15,7 @@ use crate::ticket::{Duration, TopicList};
 const AFTER_HELP: &str = "\
 Examples:
   culvert demo                             watch a file pass through a relay on this machine
-  culvert dev                              run a relay here and print the commands to try it
+  culvert dev                              run a relay and a broker here and print what to try
   culvert send --relay wss://relay.example.com report.pdf
   culvert receive culvert:AQ...            paste the link that `send` printed
 
@@ -25,7 +25,7 @@ Exit codes:
   2   wrong arguments
   3   refused: the relay did not let this peer in, or the ticket does not verify
   4   interrupted; what arrived is kept, and the same command goes on where it was
-  64  wrong configuration (`culvert relay` only)
+  64  wrong configuration (`culvert relay` and `culvert broker` only)
 
 CULVERT_LOG=debug writes log lines to standard error.";
 
@@ -78,7 +78,8 @@ pub(crate) enum Command {
     Online(Box<OnlineArgs>),
     /// Watch the whole path on this machine: a relay, two peers, a file, a restart in the middle.
     Demo(DemoArgs),
-    /// Run a relay on this machine, with a certificate of its own, and print commands to paste.
+    /// Run a relay and a broker on this machine, with a certificate of their own, and print commands to
+    /// paste.
     Dev(DevArgs),
     /// Show this machine's peer id, making a key first if there is none.
     Id(IdArgs),
@@ -94,6 +95,13 @@ pub(crate) enum Command {
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Relay {
         /// Settings of the relay.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
+        arguments: Vec<OsString>,
+    },
+    /// Run a broker; the same as the program culvert-broker-api. See `culvert broker --help`.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Broker {
+        /// What to do, and settings of the broker.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SETTINGS")]
         arguments: Vec<OsString>,
     },
@@ -183,6 +191,9 @@ pub(crate) struct DevArgs {
     /// Where to listen. On anything but loopback an access token is made and asked for.
     #[arg(long, env = "CULVERT_DEV_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Where the broker is to listen; without it, at the next port.
+    #[arg(long, env = "CULVERT_DEV_BROKER_LISTEN", value_name = "ADDRESS")]
+    pub(crate) broker_listen: Option<std::net::SocketAddr>,
     /// Host names by which others will reach it, besides localhost; the certificate names them.
     #[arg(long, value_name = "HOST")]
     pub(crate) name: Vec<String>,

@@ -56,10 +56,14 @@ fn main() -> ExitCode {
         return failure::exit_code(Err(Code::Usage.with(error)));
     }
     let ended = match cli.command {
-        // The relay has its own settings, exit codes and runtime.
+        // Relay and broker have their own settings, exit codes and runtime.
         Command::Relay { arguments } => {
             let name = OsString::from("culvert relay");
             return culvert_relay::command::main(std::iter::once(name).chain(arguments));
+        }
+        Command::Broker { arguments } => {
+            let name = OsString::from("culvert broker");
+            return culvert_broker_api::command::main(std::iter::once(name).chain(arguments));
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -85,10 +89,10 @@ fn main() -> ExitCode {
     failure::exit_code(ended)
 }
 
-/// Log lines go to standard error where somebody wants them; the relay sets up its own.
+/// Log lines go to standard error where somebody wants them; relay and broker set up their own.
 fn log(command: &Command) -> anyhow::Result<()> {
     let filter = match (std::env::var("CULVERT_LOG"), command) {
-        (_, Command::Relay { .. }) => return Ok(()),
+        (_, Command::Relay { .. } | Command::Broker { .. }) => return Ok(()),
         (Ok(filter), _) => filter,
         (Err(_), Command::Dev(_)) => "warn".to_owned(),
         (Err(_), _) => return Ok(()),

@@ -97,7 +97,7 @@ async fn once(
     metrics: &Metrics,
 ) -> Result<(Arc<Core>, Sole), OpenError> {
     let sole = Sole::take(config).await?;
-    let store = store(config).await?;
+    let store = open_store(config).await?;
     let live: Arc<dyn Live> = match (live, &config.redis) {
         (Some(live), _) => live.clone(),
         (None, Some(settings)) => Arc::new(RedisLive::new(settings, clock.clone())?),
@@ -132,7 +132,10 @@ pub async fn migrate(config: &Config, wait: Option<Duration>) -> Result<(), Open
 }
 
 /// The database, with the tables that this program knows.
-async fn store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+///
+/// # Errors
+/// It does not answer, or has other tables.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     let store = store::open(config).map_err(OpenError::Store)?;
     if config.migrate {
         store.migrate(Some(MIGRATION)).await.map_err(OpenError::Store)?;
