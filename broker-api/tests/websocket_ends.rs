@@ -70,8 +70,14 @@ async fn a_client_that_never_reads_is_closed_and_goes_offline() {
     let token = broker.signed_in("alice").await;
     let mut alice = broker.online("alice", &token).await;
     // Each is answered by many times its size: the kernel's buffers fill, then the write stalls.
-    let message = Message::text(json!({"type": "list_my_shares"}).to_string());
-    alice.register("alice", "").await;
+    let data = data_encoding::BASE64.encode(&vec![0; 500_000]);
+    let hash = {
+        use sha2::Digest;
+        data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(vec![0; 500_000]))
+    };
+    let state = json!({"type": "backup_state", "user_id": "alice", "state_hash": hash, "data": data});
+    alice.expect(state, "backup_info").await;
+    let message = Message::text(json!({"type": "restore_state", "user_id": "alice"}).to_string());
     let live = broker.core().live.clone();
     let flood = async {
         loop {

@@ -5,6 +5,7 @@
 //! queue meanwhile. An idle connection holds a small buffer and its place; whatever an answer needs is
 //! allocated for the answer.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,6 +210,7 @@ impl Connection {
             close = self.seat.ending.ended() => Err(close),
             written = timeout(self.core.config.timing.write, write) => match written {
                 Ok(Ok(())) => Ok(()),
+                Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::TimedOut => Err(Close::Slow),
                 Ok(Err(_)) => Err(Close::Done),
                 Err(_) => Err(Close::Slow),
             },
