@@ -5,6 +5,9 @@
 //! transaction, and when it returns `Ok`, what it did is durable. A call that returns an error has done
 //! nothing, except [`StoreError::Unavailable`], after which it may have been done.
 //!
+//! Ids are compared byte by byte. Text with a NUL character is neither kept nor looked for
+//! ([`StoreError::Invalid`]).
+//!
 //! Lists come in pages ([`Page`]): newest first, ordered by creation and id, so that nothing is seen twice
 //! or missed because something was added meanwhile.
 

@@ -119,8 +119,9 @@ pub struct AuditFilter {
 /// The audit log.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
-    /// Writes entries down, in this order, all or none.
+    /// Writes entries down, in this order, all or none. Whatever a stranger claimed can be written down: of an
+    /// actor, a subject and a source the first 512 bytes, with a NUL replaced by U+FFFD.
     async fn append(&self, records: Vec<AuditRecord>, at: Timestamp) -> Result<(), StoreError>;
-    /// Entries, newest first.
+    /// Entries, newest first; only the id of a cursor counts.
     async fn entries(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, StoreError>;
 }

@@ -52,9 +52,11 @@ pub struct NewBackup {
 #[async_trait]
 pub trait Backups: Send + Sync {
     /// Stores a state as the next version, a piece at a time, and removes versions beyond those that are kept.
-    /// Nothing of it is visible before all of it is there and has the announced hash.
+    /// Nothing of it is visible before all of it is there and has the announced hash. Of a user's uploads four
+    /// may be under way; one more ends the oldest.
     async fn put_backup(&self, user: &str, new: NewBackup, now: Timestamp) -> Result<BackupMeta, StoreError>;
-    /// A version, or the latest one, and its bytes a piece at a time.
+    /// A version, or the latest one, and its bytes a piece at a time; the last piece comes only if all of them
+    /// have the hash. Ends in an error if the version is removed meanwhile.
     async fn backup(
         &self,
         user: &str,

@@ -102,8 +102,9 @@ pub enum Access {
 /// Shares. Every look-up leaves out revoked ones unless it says otherwise.
 #[async_trait]
 pub trait Shares: Send + Sync {
-    /// Publishes a share. A conflict if the token is somebody else's, or was revoked; or if the policy
-    /// names a team that does not exist or that the owner is not in.
+    /// Publishes a share. A conflict if the token is somebody else's, or was revoked; if the policy names a
+    /// team that does not exist or that the owner is not in; or if there is no such owner. A policy comes back
+    /// with its permissions in their order and everything once.
     async fn publish(&self, share: NewShare, now: Timestamp) -> Result<Published, StoreError>;
     /// The share with this token, and whether `viewer` may use it at `now`; one round trip.
     async fn look_up(
@@ -141,7 +142,7 @@ pub trait Shares: Send + Sync {
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Share>, StoreError>;
-    /// Counts one grant to download; false if the policy's number is used up. Never lets more through,
+    /// Counts one grant to download; false if the policy's number is used up, or the share revoked. Never lets more through,
     /// whoever asks at once.
     async fn count_download(&self, share_id: &str) -> Result<bool, StoreError>;
 }

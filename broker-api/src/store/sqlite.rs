@@ -35,6 +35,8 @@ mod idempotency;
 mod migrations;
 #[path = "sql/pages.rs"]
 mod pages;
+#[path = "sql/policy.rs"]
+mod policy;
 #[path = "sql/pool.rs"]
 mod pool;
 #[path = "sql/secrets.rs"]

@@ -91,8 +91,9 @@ pub trait Users: Send + Sync {
     async fn set_status(&self, id: &str, status: Status) -> Result<bool, StoreError>;
     /// Sets the role; false if there is no such user.
     async fn set_role(&self, id: &str, role: Role) -> Result<bool, StoreError>;
-    /// Removes a user with devices, sessions, credentials, backups and memberships, and revokes their
-    /// shares. The id stays taken in the audit log only. False if there is no such user.
+    /// Removes a user with devices, sessions, credentials, backups and memberships, revokes their shares, and
+    /// takes their name out of other policies: the next one with this id is somebody else. The id stays taken
+    /// in the audit log only. A team may be left without an admin. False if there is no such user.
     async fn delete_user(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
     /// Notes that the user was online.
     async fn seen(&self, id: &str, at: Timestamp) -> Result<(), StoreError>;

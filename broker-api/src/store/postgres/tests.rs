@@ -5,7 +5,7 @@ use culvert_testkit::postgres::PostgresServer;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::PostgresStore;
-use super::dialect::Moment;
+use super::dialect::{MIGRATIONS, Moment};
 use super::shares::{LOOK_UP, SHARED_WITH};
 use crate::config::{Limits, Timing};
 
@@ -42,4 +42,14 @@ async fn what_the_hot_path_asks_for_is_found_by_indexes() {
         let plan = plan.join("\n");
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{plan}");
     }
+}
+
+#[test]
+fn every_migration_of_the_folder_is_part_of_the_program() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations/postgres");
+    let name = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
+    let mut files: Vec<String> = std::fs::read_dir(folder).unwrap().map(name).collect();
+    files.sort();
+    let known = MIGRATIONS.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql"));
+    assert_eq!(files, known.collect::<Vec<_>>());
 }

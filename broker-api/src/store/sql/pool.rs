@@ -215,10 +215,11 @@ impl Lease {
     }
 
     fn settle<T>(&mut self, begun: bool, answer: Result<T, sqlx::Error>) -> Result<T, StoreError> {
-        let answer = answer.map_err(classify);
         self.unfinished = begun;
-        // Not every one of these has broken the connection, but none of them is worth telling apart.
-        if matches!(answer, Err(StoreError::Unavailable(_))) {
+        // Only what the database itself said leaves a connection that is understood.
+        let understood = matches!(answer, Ok(_) | Err(sqlx::Error::Database(_)));
+        let answer = answer.map_err(classify);
+        if !understood || matches!(answer, Err(StoreError::Unavailable(_))) {
             self.discard();
         }
         answer

@@ -1,9 +1,10 @@
 //! Shares.
 
 use async_trait::async_trait;
-use culvert_broker_wire::{AccessPolicy, Audience, Permission, Timestamp};
+use culvert_broker_wire::{AccessPolicy, Audience, Timestamp};
 
 use super::pages::Wanted;
+use super::policy;
 use super::pool::{Row, Transaction};
 use super::statement::{Columns, Sql, Value, broken};
 use super::{Backend, StoreError};
@@ -200,64 +201,8 @@ fn read(columns: &mut Columns<'_>) -> Result<Share, StoreError> {
         updated_at: columns.at()?,
         revoked_at: columns.at_or_none()?,
         version: columns.number()?,
-        policy: policy(columns)?,
+        policy: policy::read(columns)?,
     })
-}
-
-fn policy(columns: &mut Columns<'_>) -> Result<AccessPolicy, StoreError> {
-    let (audience, team, institution) = (columns.text()?, columns.text_or_none()?, columns.text_or_none()?);
-    let (permissions, expires_at) = (columns.number()?, columns.at_or_none()?);
-    let max_downloads = columns.number_or_none()?.map(u32::try_from).transpose().map_err(broken)?;
-    let users = columns.text_or_none()?.unwrap_or_default();
-    let audience = match (audience.as_str(), team) {
-        ("public", _) => Audience::Public,
-        ("institution", _) => Audience::Institution { institution_id: institution },
-        ("team", Some(team_id)) => Audience::Team { team_id },
-        ("users", _) => Audience::Users { user_ids: from_netstrings(&users)? },
-        _ => return Err(broken("an audience that is none")),
-    };
-    let permissions =
-        BITS.iter().filter(|(bit, _)| permissions & bit != 0).map(|(_, permission)| *permission);
-    Ok(AccessPolicy { audience, permissions: permissions.collect(), expires_at, max_downloads })
-}
-
-const BITS: [(i64, Permission); 3] =
-    [(1, Permission::View), (2, Permission::Download), (4, Permission::Reshare)];
-
-/// A policy as it will be read: permissions in their order, everything once.
-fn normal(mut policy: AccessPolicy) -> AccessPolicy {
-    policy.permissions.sort_unstable();
-    policy.permissions.dedup();
-    if let Audience::Users { user_ids } = &mut policy.audience {
-        let mut seen = std::collections::HashSet::new();
-        user_ids.retain(|user| seen.insert(user.clone()));
-    }
-    policy
-}
-
-/// `5:alice3:bob`, where the numbers are bytes.
-fn from_netstrings(mut text: &str) -> Result<Vec<String>, StoreError> {
-    let mut strings = Vec::new();
-    while !text.is_empty() {
-        let cut = text.split_once(':').and_then(|(length, rest)| rest.split_at_checked(length.parse().ok()?));
-        let (string, rest) = cut.ok_or_else(|| broken("a list of users that is none"))?;
-        strings.push(string.to_owned());
-        text = rest;
-    }
-    Ok(strings)
-}
-
-/// The columns of a policy, in the order of the statements that write them.
-fn bind_policy<'q>(sql: Sql<'q>, policy: &'q AccessPolicy) -> Sql<'q> {
-    let (audience, team, institution) = match &policy.audience {
-        Audience::Public => ("public", None, None),
-        Audience::Users { .. } => ("users", None, None),
-        Audience::Team { team_id } => ("team", Some(team_id.as_str()), None),
-        Audience::Institution { institution_id } => ("institution", None, institution_id.as_deref()),
-    };
-    let bits = BITS.iter().filter(|(_, permission)| policy.permissions.contains(permission));
-    let sql = sql.bind(audience).bind(team).bind(institution).bind(bits.map(|(bit, _)| bit).sum::<i64>());
-    sql.bind(policy.expires_at).bind(policy.max_downloads)
 }
 
 /// Writes down whom a policy names, in place of those whom it named.
@@ -298,7 +243,7 @@ async fn publish(
     new: NewShare,
     now: Timestamp,
 ) -> Result<Published, StoreError> {
-    let policy = normal(new.policy.clone());
+    let policy = policy::normal(new.policy.clone());
     // The owner is locked against removal, which revokes the shares that it finds.
     let sql = Sql::new(locking!("SELECT 1 FROM users u WHERE u.id = $1", "FOR KEY SHARE")).bind(&new.owner);
     if transaction.first(&sql).await?.is_none() {
@@ -314,7 +259,7 @@ async fn publish(
     );
     let sql = sql.bind(&new.id).bind(&new.token_hash).bind(&new.token_sealed).bind(&new.owner);
     let sql = sql.bind(&new.result_id).bind(&new.title).bind(new.description.as_deref());
-    let sql = bind_policy(sql.bind(new.created_at).bind(now), &policy);
+    let sql = policy::bind(sql.bind(new.created_at).bind(now), &policy);
     if transaction.change(&sql).await? > 0 {
         name_users(transaction, &new.id, &policy).await?;
         return Ok(Published::New(Share {
@@ -377,7 +322,7 @@ async fn rewrite(
     let sql =
         sql.bind(&after.id).bind(&after.result_id).bind(&after.title).bind(after.description.as_deref());
     let sql = sql.bind(after.created_at).bind(after.updated_at).bind(after.version);
-    transaction.change(&bind_policy(sql, &after.policy)).await?;
+    transaction.change(&policy::bind(sql, &after.policy)).await?;
     if after.policy.audience != before.policy.audience {
         transaction.change(&Sql::new("DELETE FROM share_users WHERE share_id = $1").bind(&after.id)).await?;
         name_users(transaction, &after.id, &after.policy).await?;
@@ -418,7 +363,7 @@ async fn change(
     version: Option<i64>,
     now: Timestamp,
 ) -> Result<Option<(Share, Share)>, StoreError> {
-    let policy = changes.policy.map(normal);
+    let policy = changes.policy.map(policy::normal);
     // Before the share is locked: whoever deletes a team locks it before its shares.
     let allowed = match &policy {
         Some(policy) => check_team(transaction, owner, policy).await,

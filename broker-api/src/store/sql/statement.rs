@@ -74,94 +74,32 @@ impl<'q> Sql<'q> {
     }
 }
 
-impl<'q> From<&'q str> for Value<'q> {
-    fn from(text: &'q str) -> Self {
-        Self::Text(Some(Cow::Borrowed(text)))
-    }
+macro_rules! values {
+    ($($from:ty => $value:pat => $to:expr;)+) => {
+        $(impl<'q> From<$from> for Value<'q> {
+            fn from($value: $from) -> Self {
+                $to
+            }
+        })+
+    };
 }
 
-impl<'q> From<&'q String> for Value<'q> {
-    fn from(text: &'q String) -> Self {
-        Self::Text(Some(Cow::Borrowed(text)))
-    }
-}
-
-impl From<String> for Value<'_> {
-    fn from(text: String) -> Self {
-        Self::Text(Some(Cow::Owned(text)))
-    }
-}
-
-impl<'q> From<Option<&'q str>> for Value<'q> {
-    fn from(text: Option<&'q str>) -> Self {
-        Self::Text(text.map(Cow::Borrowed))
-    }
-}
-
-impl<'q> From<Option<Cow<'q, str>>> for Value<'q> {
-    fn from(text: Option<Cow<'q, str>>) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<i64> for Value<'_> {
-    fn from(number: i64) -> Self {
-        Self::Number(Some(number))
-    }
-}
-
-impl From<u32> for Value<'_> {
-    fn from(number: u32) -> Self {
-        Self::Number(Some(number.into()))
-    }
-}
-
-impl From<Option<i64>> for Value<'_> {
-    fn from(number: Option<i64>) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<Option<u32>> for Value<'_> {
-    fn from(number: Option<u32>) -> Self {
-        Self::Number(number.map(i64::from))
-    }
-}
-
-impl<'q> From<&'q [u8]> for Value<'q> {
-    fn from(bytes: &'q [u8]) -> Self {
-        Self::Bytes(Some(bytes))
-    }
-}
-
-impl<'q> From<&'q Vec<u8>> for Value<'q> {
-    fn from(bytes: &'q Vec<u8>) -> Self {
-        Self::Bytes(Some(bytes))
-    }
-}
-
-impl<'q> From<&'q [u8; 32]> for Value<'q> {
-    fn from(bytes: &'q [u8; 32]) -> Self {
-        Self::Bytes(Some(bytes))
-    }
-}
-
-impl<'q> From<Option<&'q [u8; 32]>> for Value<'q> {
-    fn from(bytes: Option<&'q [u8; 32]>) -> Self {
-        Self::Bytes(bytes.map(<[u8; 32]>::as_slice))
-    }
-}
-
-impl From<Timestamp> for Value<'_> {
-    fn from(at: Timestamp) -> Self {
-        Self::At(Some(at))
-    }
-}
-
-impl From<Option<Timestamp>> for Value<'_> {
-    fn from(at: Option<Timestamp>) -> Self {
-        Self::At(at)
-    }
+values! {
+    &'q str => text => Self::Text(Some(Cow::Borrowed(text)));
+    &'q String => text => Self::Text(Some(Cow::Borrowed(text)));
+    String => text => Self::Text(Some(Cow::Owned(text)));
+    Option<&'q str> => text => Self::Text(text.map(Cow::Borrowed));
+    Option<Cow<'q, str>> => text => Self::Text(text);
+    i64 => number => Self::Number(Some(number));
+    Option<i64> => number => Self::Number(number);
+    u32 => number => Self::Number(Some(number.into()));
+    Option<u32> => number => Self::Number(number.map(i64::from));
+    &'q [u8] => bytes => Self::Bytes(Some(bytes));
+    &'q Vec<u8> => bytes => Self::Bytes(Some(bytes));
+    &'q [u8; 32] => bytes => Self::Bytes(Some(bytes));
+    Option<&'q [u8; 32]> => bytes => Self::Bytes(bytes.map(<[u8; 32]>::as_slice));
+    Timestamp => at => Self::At(Some(at));
+    Option<Timestamp> => at => Self::At(at);
 }
 
 /// The columns of a row, from the first to the last.

@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 
 use super::SqliteStore;
+use super::dialect::MIGRATIONS;
 use super::shares::{LOOK_UP, SHARED_WITH};
 use crate::config::{Limits, Timing};
 
@@ -24,4 +25,14 @@ async fn what_the_hot_path_asks_for_is_found_by_indexes() {
         let scans = plan.iter().any(|step| step.starts_with("SCAN") && !parts.contains(&step.as_str()));
         assert!(plan.iter().any(|step| step.contains("USING INDEX")) && !scans, "{plan:#?}");
     }
+}
+
+#[test]
+fn every_migration_of_the_folder_is_part_of_the_program() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations/sqlite");
+    let name = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name().into_string().unwrap();
+    let mut files: Vec<String> = std::fs::read_dir(folder).unwrap().map(name).collect();
+    files.sort();
+    let known = MIGRATIONS.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql"));
+    assert_eq!(files, known.collect::<Vec<_>>());
 }

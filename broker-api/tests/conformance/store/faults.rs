@@ -114,6 +114,29 @@ async fn a_database_that_hangs_is_unavailable_in_time_and_used_again_when_it_ans
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_a_lock_is_given_up_by_the_server_too() {
+    within(async {
+        use sqlx::{Connection, PgConnection, Row};
+        let (_server, url, store) = server().await;
+        store.admit(user("alice"), at(0)).await.unwrap();
+        let mut other = PgConnection::connect(&url).await.unwrap();
+        let mut lock = other.begin().await.unwrap();
+        sqlx::raw_sql("SELECT 1 FROM users FOR UPDATE").execute(&mut *lock).await.unwrap();
+        assert!(is_unavailable(&store.set_password("alice", Some("x".to_owned())).await));
+        // Nothing waits for the lock any more, so that the change cannot be made later behind everybody's back.
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let until = Instant::now() + PATIENCE * 5;
+        while sqlx::query(waiting).fetch_one(&mut *lock).await.unwrap().get::<i64, _>(0) > 0 {
+            assert!(Instant::now() < until, "the server still waits");
+        }
+        lock.rollback().await.unwrap();
+        assert_eq!(store.user("alice").await.unwrap().unwrap().password_hash, None);
+        assert!(store.set_password("alice", Some("y".to_owned())).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_there_yet_is_waited_for() {
     within(async {
         let (mut server, _, _) = server().await;

@@ -135,6 +135,17 @@ pub(super) async fn a_removed_user_leaves_nothing_but_revoked_shares(stage: &Sta
     let theirs = store.shared_with("alice", page(10), at(5)).await.unwrap();
     assert_eq!(theirs.items, [], "the next one with the id is somebody else");
     assert_eq!(store.shares_of("alice", page(10)).await.unwrap().items, []);
+
+    // What is published while its owner is removed is revoked too, or refused.
+    let other = stage.replica();
+    for round in 0..10 {
+        let (id, name) = (format!("user {round}"), format!("racing {round}"));
+        stage.admit(&[&id]).await;
+        let racing = share(&id, &name, AccessPolicy::public());
+        let (published, deleted) = tokio::join!(store.publish(racing, at(6)), other.delete_user(&id, at(6)));
+        assert!(deleted.unwrap() && (published.is_ok() || is_conflict(&published)));
+        assert_eq!(store.look_up(&hash(&name), None, at(7)).await.unwrap(), None);
+    }
 }
 
 pub(super) async fn those_who_share_a_team_or_a_share_are_related(stage: &Stage) {
