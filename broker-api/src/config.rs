@@ -163,7 +163,7 @@ impl Default for Limits {
             messages: Rate { per_second: 20.0, burst: 100 },
             requests: Rate { per_second: 50.0, burst: 200 },
             guesses_per_source: Rate { per_second: 1.0 / 6.0, burst: 10 },
-            guesses_per_user: Rate { per_second: 1.0 / 6.0, burst: 10 },
+            guesses_per_user: Rate { per_second: 1.0 / 2.0, burst: 30 },
             guesses: Rate { per_second: 20.0, burst: 100 },
             hashes_at_once: 2,
             database_connections: 10,
@@ -199,4 +199,10 @@ impl Config {
             drain: culvert_relay::config::Config::embedded((Ipv4Addr::LOCALHOST, 0).into()).drain,
         }
     }
+}
+
+/// The host of a URL such as a configuration's public one, without its port; IPv6 addresses in brackets.
+pub(crate) fn host_of(url: &str) -> Option<String> {
+    let url: hyper::Uri = url.parse().ok()?;
+    url.host().map(str::to_owned)
 }

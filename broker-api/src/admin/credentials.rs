@@ -92,7 +92,7 @@ async fn create(office: &Office<'_>, user: &str, name: &str, json: bool) -> Resu
         secrets: vec![sealed],
     };
     office.store.create_credential(credential).await?;
-    details(json, &json!({ "user": user, "api_key": api_key, "secret": secret }))
+    details(json, &json!({ "user": user, "api_key": api_key, "api_secret": secret }))
 }
 
 async fn list(office: &Office<'_>, user: &str, json: bool) -> Result<String> {
@@ -127,7 +127,7 @@ async fn rotate(
         Err(error) => return Err(error.into()),
     }
     let shown = json!({
-        "user": user, "api_key": api_key, "secret": secret, "older_until": until.to_string(),
+        "user": user, "api_key": api_key, "api_secret": secret, "older_until": until.to_string(),
     });
     details(json, &shown)
 }

@@ -43,7 +43,7 @@ pub struct LimitArgs {
     #[arg(long, env = "CULVERT_BROKER_GUESSES_PER_SOURCE", value_name = "RATE", default_value = "10/1m")]
     pub guesses_per_source: Given<Rate>,
     /// Failed proofs of identity for one user.
-    #[arg(long, env = "CULVERT_BROKER_GUESSES_PER_USER", value_name = "RATE", default_value = "10/1m")]
+    #[arg(long, env = "CULVERT_BROKER_GUESSES_PER_USER", value_name = "RATE", default_value = "30/1m")]
     pub guesses_per_user: Given<Rate>,
     /// Failed proofs of identity in all.
     #[arg(long, env = "CULVERT_BROKER_GUESSES", value_name = "RATE", default_value = "100/5s")]
