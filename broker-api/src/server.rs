@@ -10,6 +10,7 @@ mod key_file;
 mod open;
 mod sole;
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -209,12 +210,14 @@ impl Broker {
                 () = upkeep(&opened, &readiness) => Ok(()),
             }
         };
+        let announced = announce::while_serving(&config, address, certificates.as_deref(), &shutdown);
         let ended = tokio::select! {
             () = ports => Ok(Drained::CutOff),
             // The stores fail for good, or a task that never ends did.
             ended = serve => ended.map(|()| Drained::CutOff),
-            _ = announce::run(&config, address, certificates.as_deref()) => Ok(Drained::CutOff),
-            drained = drain(&config, &readiness, &shutdown, &core, &door, &connections) => Ok(drained),
+            drained = drain(&config, &readiness, &shutdown, announced, &core, &door, &connections) => {
+                Ok(drained)
+            }
         };
         shutdown.kill();
         connections.close();
@@ -257,18 +260,19 @@ async fn upkeep(core: &Arc<Core>, readiness: &Readiness) {
     );
 }
 
-/// Waits for the request to drain, then closes the WebSockets, lets requests finish and closes the rest.
+/// Announces the broker until it is asked to drain, then closes the WebSockets, lets requests finish and closes the rest.
 ///
 /// The port stays open: until the balancer has had its delay, newcomers are served as ever.
 async fn drain(
     config: &Config,
     readiness: &Readiness,
     shutdown: &Shutdown,
+    announced: impl Future<Output = ()>,
     core: &watch::Sender<Option<Arc<Core>>>,
     door: &Listener,
     connections: &TaskTracker,
 ) -> Drained {
-    shutdown.drain_requested().await;
+    announced.await;
     let steps = &config.drain;
     let limits =
         lifecycle::Limits { delay: steps.delay, drain: steps.window + steps.grace, close: steps.grace };

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
@@ -171,6 +172,11 @@ impl Certificates {
     /// Whether the certificate in use is valid for this host name or address.
     pub fn covers(&self, host: &str) -> bool {
         self.current.load().covers(host)
+    }
+
+    /// The certificate in use, without its issuers.
+    pub fn leaf(&self) -> Option<CertificateDer<'static>> {
+        self.current.load().key.cert.first().cloned()
     }
 
     /// When the certificate in use expires, in seconds since 1970.
