@@ -213,6 +213,7 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_of_actor ON audit_log (actor, id);
 CREATE INDEX audit_log_of_subject ON audit_log (subject, id);
 CREATE INDEX audit_log_of_action ON audit_log (action, id);
+CREATE INDEX audit_log_at ON audit_log (at);
 
 CREATE TRIGGER audit_log_append_only_update BEFORE UPDATE ON audit_log
 BEGIN

@@ -1,5 +1,7 @@
 //! Shares.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use culvert_broker_wire::{AccessPolicy, Audience, Timestamp};
 
@@ -175,6 +177,20 @@ impl Shares for Backend {
              AND (max_downloads IS NULL OR downloads < max_downloads)",
         );
         Ok(self.pool.change(&sql.bind(share_id)).await? > 0)
+    }
+
+    async fn count_downloads(&self, counts: &BTreeMap<String, u32>) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let mut outcome = Ok(());
+        // In the order of ids, so that two replicas never wait for each other's rows.
+        for (id, count) in counts {
+            let sql = Sql::new("UPDATE shared_results SET downloads = downloads + $2 WHERE id = $1");
+            outcome = transaction.change(&sql.bind(id.as_str()).bind(i64::from(*count))).await.map(drop);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        transaction.end(outcome).await
     }
 }
 

@@ -44,6 +44,15 @@ impl<'q> Sql<'q> {
         Self { text: Cow::Owned(format!("{head} VALUES {}", rows.join(", "))), values }
     }
 
+    /// Goes on with a part of a statement, in which `$` is the next parameter, and its value. The whole is
+    /// not kept prepared: it is planned for its values.
+    pub(super) fn with(mut self, part: &'static str, value: impl Into<Value<'q>>) -> Self {
+        self.values.push(value.into());
+        let number = self.values.len();
+        self.text = Cow::Owned(self.text.into_owned() + &part.replace('$', &format!("${number}")));
+        self
+    }
+
     /// The value of the next parameter.
     pub(super) fn bind(mut self, value: impl Into<Value<'q>>) -> Self {
         self.values.push(value.into());
@@ -56,7 +65,7 @@ impl<'q> Sql<'q> {
     pub(super) fn query(&self) -> Result<Query<'static, Db, <Db as Database>::Arguments>, StoreError> {
         let mut query = match &self.text {
             Cow::Borrowed(text) => sqlx::query::<Db>(*text),
-            // Made of constants and numbers of parameters, above. As many as there are lengths of lists.
+            // Made of constants and numbers of parameters, above. There are too many to keep.
             Cow::Owned(text) => sqlx::query::<Db>(AssertSqlSafe(text.clone())).persistent(false),
         };
         for value in &self.values {

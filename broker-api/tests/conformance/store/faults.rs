@@ -213,6 +213,35 @@ async fn a_request_that_is_given_up_in_the_middle_leaves_no_lock_behind() {
     .await;
 }
 
+/// As it was made by the first DDALAB broker.
+const FIRST_BROKER: &str = "
+    CREATE TABLE shared_results (
+        share_token TEXT PRIMARY KEY, owner_user_id TEXT NOT NULL, result_id TEXT NOT NULL, title TEXT NOT NULL,
+        description TEXT, access_policy JSONB NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(),
+        revoked_at TIMESTAMPTZ);
+    CREATE INDEX idx_shared_results_owner ON shared_results (owner_user_id) WHERE revoked_at IS NULL;
+    CREATE TABLE user_backups (
+        user_id TEXT PRIMARY KEY, data BYTEA NOT NULL, state_hash TEXT NOT NULL, size_bytes BIGINT NOT NULL,
+        created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), updated_at TIMESTAMPTZ NOT NULL DEFAULT NOW());
+    INSERT INTO shared_results VALUES ('token', 'alice', 'result', 'title', NULL, '{}');
+    INSERT INTO user_backups VALUES ('alice', 'data', 'hash', 4);";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_the_first_broker_is_taken_over_and_its_tables_are_kept() {
+    within(async {
+        let server = PostgresServer::shared().await.unwrap();
+        let url = server.create_database().await.unwrap();
+        server.ask(&url, FIRST_BROKER).await.unwrap();
+        let store = PostgresStore::connect(&url, 2, PATIENCE * 10).unwrap();
+        store.migrate(None).await.unwrap();
+        store.admit(user("alice"), at(0)).await.unwrap();
+        store.publish(share("alice", "token", AccessPolicy::public()), at(1)).await.unwrap();
+        let kept = "SELECT share_token, data FROM ddalab_shared_results, ddalab_user_backups";
+        assert_eq!(server.ask(&url, kept).await.unwrap(), "token|\\x64617461");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_is_one_round_trip() {
     within(async {
