@@ -42,9 +42,6 @@ use cli::{Cli, Command};
 use failure::Code;
 use interrupt::Interrupt;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How long threads that wait for a disk or a terminal may keep the process after its work is done.
 const RUNTIME_END: Duration = Duration::from_secs(1);
 
