@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod faults;
 mod readme;
+mod shares;
 mod support;
 mod tickets;
 mod transfer;
