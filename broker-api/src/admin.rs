@@ -11,6 +11,8 @@ mod credentials;
 mod log;
 mod secret;
 mod team;
+#[cfg(test)]
+mod tests;
 mod user;
 
 pub use credentials::CredentialsCommand;

@@ -139,7 +139,7 @@ async fn reset(office: &Office<'_>, ask: &mut Ask<'_>, user: &str, generate: &Ge
     office.store.set_password(user, Some(hash)).await?;
     let ended = office.store.end_sessions(user).await?;
     office.sessions_changed(user).await;
-    Ok(format!("{user} has another password; {ended} sessions ended\n{told}"))
+    Ok(format!("{user} has another password; sessions ended: {ended}\n{told}"))
 }
 
 /// A password, and what is printed about it.
@@ -174,7 +174,7 @@ async fn suspend(office: &Office<'_>, user: &str) -> Result<String> {
     change(office, user, json!({ "status": "suspended" })).await?;
     office.store.set_status(user, Status::Suspended).await?;
     let ended = shut_out(office, user).await?;
-    Ok(format!("{user} may not come in; {ended} sessions ended\n"))
+    Ok(format!("{user} may not come in; sessions ended: {ended}\n"))
 }
 
 async fn set_role(office: &Office<'_>, user: &str, role: Role) -> Result<String> {
