@@ -3,13 +3,13 @@
 //! The broker says where the owner is and signs a grant; the owner's own server is tried for a moment, then
 //! the relay. Whatever breaks, the share is asked for again: the owner may be back somewhere else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use culvert_client::broker::handover::{self, HandoverError};
-use culvert_client::broker::{RelayAddress, SharedResultInfo, SyncClient};
-use culvert_client::transfer::{ReceiveError, ReceiveOptions, Received, receive};
+use culvert_client::broker::{BrokerEvent, RelayAddress, SharedResultInfo, SyncClient};
+use culvert_client::transfer::{Progress, ReceiveError, ReceiveOptions, Received, receive};
 use culvert_client::{Connection, Identity, PeerPolicy, RelayOptions};
 use serde_json::json;
 use tokio::time::Instant;
@@ -30,6 +30,10 @@ const DIRECT: Duration = Duration::from_secs(3);
 const AT_RELAY: Duration = Duration::from_secs(30);
 /// How long a transfer may take to end in order.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Silence after which an owner who turned offline or online meanwhile is looked for again.
+const SILENT: Duration = Duration::from_secs(5);
+/// Silence after which the broker is asked whether the owner is still where it was.
+const VERY_SILENT: Duration = Duration::from_secs(20);
 /// Time between two questions whether the owner is back.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -46,6 +50,7 @@ pub(crate) async fn run(args: FetchArgs, interrupt: Interrupt) -> Result<()> {
         identity: id::identity()?,
         report: &report,
         cancelled: &cancelled,
+        moving: Arc::new(Mutex::new(Instant::now())),
     };
     let fetched = fetch.run().await;
     let summary = report.end();
@@ -68,6 +73,8 @@ struct Fetch<'a> {
     identity: Identity,
     report: &'a Report,
     cancelled: &'a CancellationToken,
+    /// When something came last.
+    moving: Arc<Mutex<Instant>>,
 }
 
 /// What came of one attempt.
@@ -140,7 +147,7 @@ impl Fetch<'_> {
             return Ok(attempt);
         }
         for address in &share.relays {
-            if let Some(attempt) = self.through(address, &grant).await? {
+            if let Some(attempt) = self.through(&share, address, &grant).await? {
                 return Ok(attempt);
             }
         }
@@ -157,7 +164,7 @@ impl Fetch<'_> {
         match handover::open_direct(url, grant, &self.identity, &options, plain, DIRECT).await {
             Ok(mut connection) => {
                 self.report.note("Fetching from the owner's own server.");
-                self.receive(&mut connection).await.map(Some)
+                self.receive(&mut connection, std::future::pending()).await.map(Some)
             }
             Err(error) => {
                 tracing::debug!(%error, "the owner's own server is no way");
@@ -167,7 +174,12 @@ impl Fetch<'_> {
     }
 
     /// Through the relay where one of the owner's devices waits; `None` if it is not there.
-    async fn through(&self, address: &RelayAddress, grant: &str) -> Result<Option<Attempt>> {
+    async fn through(
+        &self,
+        share: &SharedResultInfo,
+        address: &RelayAddress,
+        grant: &str,
+    ) -> Result<Option<Attempt>> {
         let Ok(relay) = address.url.parse() else { return Ok(None) };
         let options = RelayOptions {
             admission: self.args.broker.network.admission()?,
@@ -184,7 +196,7 @@ impl Fetch<'_> {
         let attempt = match tokio::time::timeout(AT_RELAY, meeting.next()).await {
             Ok(lane) => {
                 self.report.note(format!("Fetching through the relay {relay}."));
-                self.converse(lane?, grant).await.map(Some)
+                self.converse(lane?, share, address, grant).await.map(Some)
             }
             Err(_) => Ok(None),
         };
@@ -192,9 +204,15 @@ impl Fetch<'_> {
         attempt
     }
 
-    async fn converse(&self, mut lane: FileLane, grant: &str) -> Result<Attempt> {
+    async fn converse(
+        &self,
+        mut lane: FileLane,
+        share: &SharedResultInfo,
+        address: &RelayAddress,
+        grant: &str,
+    ) -> Result<Attempt> {
         match handover::present(&mut lane, grant).await {
-            Ok(()) => self.receive(&mut lane).await,
+            Ok(()) => self.receive(&mut lane, self.owner_moved(share, address)).await,
             Err(HandoverError::Refused { code, message }) => match code.as_str() {
                 "GRANT_EXPIRED" | "UNAVAILABLE" => Ok(Attempt::Again(format!("The owner says: {message}"))),
                 _ => bail!(Code::Refused.because(format!("the owner refused: {message} ({code})"))),
@@ -203,21 +221,80 @@ impl Fetch<'_> {
         }
     }
 
-    async fn receive(&self, connection: &mut dyn Connection) -> Result<Attempt> {
+    /// Receives until everything is here, or the owner is somewhere else.
+    async fn receive(
+        &self,
+        connection: &mut dyn Connection,
+        moved: impl Future<Output = ()>,
+    ) -> Result<Attempt> {
         let options = ReceiveOptions { out: self.args.out.clone(), overwrite: self.args.overwrite };
-        match receive(connection, &options, &self.report.progress(), self.cancelled).await {
+        let (shown, moving) = (self.report.progress(), Arc::clone(&self.moving));
+        *lock(&moving) = Instant::now();
+        let progress: Progress = Arc::new(move |event| {
+            *lock(&moving) = Instant::now();
+            shown(event);
+        });
+        let stop = self.cancelled.child_token();
+        let received = {
+            let mut receiving = std::pin::pin!(receive(connection, &options, &progress, &stop));
+            tokio::select! {
+                received = &mut receiving => received,
+                () = moved => {
+                    stop.cancel();
+                    receiving.await
+                }
+            }
+        };
+        match received {
             Ok(received) => {
                 if let Err(error) = connection.close().await {
                     tracing::debug!(%error, "the conversation did not end in order");
                 }
                 Ok(Attempt::Done(received))
             }
-            Err(ReceiveError::Cancelled) => Err(interrupted()),
+            Err(ReceiveError::Cancelled) if self.cancelled.is_cancelled() => Err(interrupted()),
+            Err(ReceiveError::Cancelled) => Ok(Attempt::Again("The owner went away".to_owned())),
             Err(error) if error.may_resume() => Ok(Attempt::Again(error.to_string())),
             Err(error @ ReceiveError::Stopped(_)) => Ok(Attempt::Again(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Completes when nothing comes any more and the broker says that the owner was gone, or is elsewhere.
+    ///
+    /// The conversation itself outlives lost connections, so it waits for an owner who was killed.
+    async fn owner_moved(&self, share: &SharedResultInfo, address: &RelayAddress) {
+        let mut events = self.client.subscribe();
+        let (mut has_turned, mut asked) = (false, Instant::now());
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            while let Ok(event) = events.try_recv() {
+                let of_owner = |user: &str| user == share.metadata.owner_user_id;
+                has_turned |= matches!(event, BrokerEvent::Presence(presence) if of_owner(&presence.user_id));
+            }
+            let silence = lock(&self.moving).elapsed();
+            if silence >= SILENT && has_turned {
+                return;
+            }
+            // Asking counts as a download where those are counted.
+            let may_ask = share.metadata.access_policy.max_downloads.is_none();
+            if silence >= VERY_SILENT && asked.elapsed() >= VERY_SILENT && may_ask {
+                asked = Instant::now();
+                if let Ok(now) = self.client.access_share(self.args.link.0.as_str()).await
+                    && !now.is_stale
+                    && !now.relays.contains(address)
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// When something came last; only ever held for a moment.
+fn lock(moment: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    moment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn interrupted() -> anyhow::Error {
