@@ -9,10 +9,14 @@ use std::time::Duration;
 use common::{DEADLINE, Request, Running, Starting, config, settings, until};
 use culvert_broker_api::config::{Config, Database};
 use culvert_broker_wire::ShareToken;
+use culvert_relay::config::{AdmissionPolicy, KeySource, TicketPolicy};
 use culvert_service_kit::Clock;
 use culvert_testkit::postgres::{PostgresPlan, PostgresServer};
 use culvert_testkit::process::Signal;
 use culvert_testkit::redis::{RedisPlan, RedisServer};
+use culvert_testkit::relay::Embedded;
+use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
+use culvert_wire::TopicId;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -210,4 +214,40 @@ async fn a_broker_that_starts_while_both_stores_are_down_waits_and_says_so() {
     postgres.start_again().await.unwrap();
     redis.start_again().await.unwrap();
     broker.opened().await;
+}
+
+/// A relay verifies tickets offline, with the keys that it has fetched from the broker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_both_stores_down_relays_still_admit_peers_with_tickets_issued_before() {
+    let mut world = World::start().await;
+    let keys = format!("http://{}/.well-known/jwks.json", world.broker.addr());
+    let mut config = Embedded::config();
+    config.admission = AdmissionPolicy {
+        tickets: Some(TicketPolicy {
+            keys: vec![KeySource::Url(keys.parse().unwrap())],
+            ..TicketPolicy::files([], Duration::from_secs(24 * 3600))
+        }),
+        ..AdmissionPolicy::default()
+    };
+    let relay = Embedded::start(config).await.unwrap();
+    let identity = Identity::random().unwrap();
+    let topic = TopicId([7; 32]);
+    let wanted = json!({"peer_id": identity.peer(), "topics": [topic]});
+    let issued = world.broker.ask(Request::post("/api/relay-tickets", &wanted).by(&world.token)).await;
+    let ticket = issued.expect(201)["ticket"].as_str().unwrap().to_owned();
+    let admitted = async || {
+        let mut peer = RawPeer::connect(relay.addr(), &RawOptions::plain("localhost")).await.unwrap();
+        peer.hello(&HelloOptions::new(&identity).ticket(&*ticket)).await.map(|_| peer)
+    };
+    until("the relay has the broker's keys", async || admitted().await.is_ok()).await;
+
+    world.redis.kill().await.unwrap();
+    world.postgres.kill().await.unwrap();
+    let again = world.broker.ask(Request::post("/api/relay-tickets", &wanted).by(&world.token)).await;
+    assert_eq!((again.status.as_u16(), &*again.code()), (503, "UNAVAILABLE"));
+    let mut peer = admitted().await.unwrap();
+    peer.join(topic).await.unwrap();
+    world.broker.crash().await;
+    let mut other = admitted().await.unwrap();
+    assert_eq!(other.join(topic).await.unwrap().1.total, 1);
 }
