@@ -7,8 +7,8 @@
 #                       wants the machine for itself. CULVERT_TEST_SEED repeats the rounds
 #
 # Needs Rust and a C compiler. Debian packages that the tests run (squid, postgresql, ...) are installed
-# when they are missing, mitmproxy into the target folder; nothing is skipped, so what cannot be installed
-# is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
+# when they are missing, mitmproxy and schemathesis into the target folder; nothing is skipped, so what
+# cannot be installed is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 exec </dev/null
@@ -23,6 +23,7 @@ for argument in "$@"; do
 done
 
 MITMPROXY_VERSION=11.0.2
+SCHEMATHESIS_VERSION=4.32.5
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 tools=$target/test-tools
 log=$target/test.log
@@ -97,11 +98,27 @@ install_mitmproxy() {
     export CULVERT_MITMDUMP=$place/bin/mitmdump
 }
 
+install_schemathesis() {
+    if [ -n "${CULVERT_SCHEMATHESIS:-}" ]; then
+        return 0
+    fi
+    local place=$tools/schemathesis
+    if ! "$place/bin/st" --version 2>/dev/null | grep -qw "$SCHEMATHESIS_VERSION"; then
+        say "Installing schemathesis $SCHEMATHESIS_VERSION into $place"
+        rm -rf "$place"
+        /usr/bin/python3 -m venv "$place"
+        "$place/bin/pip" install -q --disable-pip-version-check "schemathesis==$SCHEMATHESIS_VERSION" \
+            || missing "pip cannot install schemathesis $SCHEMATHESIS_VERSION; set CULVERT_SCHEMATHESIS to an st of your own"
+    fi
+    export CULVERT_SCHEMATHESIS=$place/bin/st
+}
+
 command -v cargo >/dev/null || missing "cargo is missing; install Rust from https://rustup.rs"
 command -v cc >/dev/null || missing "a C compiler is missing; run: sudo apt-get install build-essential"
 start=$SECONDS
 install_packages
 install_mitmproxy
+install_schemathesis
 
 say "Building everything, once"
 cargo test --workspace --release --locked --no-run --quiet

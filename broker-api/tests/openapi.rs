@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_DOCS=1 cargo test -p culvert-broker-api --test openapi` writes the document anew.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

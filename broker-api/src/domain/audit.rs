@@ -5,6 +5,7 @@
 //! request only after its entry is durable. A single request pays one transaction, a thousand at once pay
 //! a handful.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use culvert_broker_wire::{ErrorCode, Timestamp};
@@ -29,6 +30,8 @@ pub struct Journal {
 
 struct Waiting {
     record: AuditRecord,
+    /// The share whose downloads this adds one to.
+    counted: Option<String>,
     /// Whether it is durable now.
     written: oneshot::Sender<bool>,
 }
@@ -54,9 +57,9 @@ impl Journal {
     ///
     /// # Errors
     /// `UNAVAILABLE`: it may not have been written.
-    async fn append(&self, record: AuditRecord) -> Result<(), Refusal> {
+    async fn append(&self, record: AuditRecord, counted: Option<String>) -> Result<(), Refusal> {
         let (written, done) = oneshot::channel();
-        if self.queue.send(Waiting { record, written }).await.is_err() {
+        if self.queue.send(Waiting { record, counted, written }).await.is_err() {
             return Err(Refusal::unavailable());
         }
         if done.await == Ok(true) { Ok(()) } else { Err(Refusal::unavailable()) }
@@ -67,9 +70,21 @@ impl Journal {
 async fn write_down(store: Arc<dyn Store>, clock: Clock, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let (records, answers): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|Waiting { record, written }| (record, written)).unzip();
-        let written = store.append(records, Timestamp::from_unix_seconds(clock.unix_seconds())).await;
+        let mut counts = BTreeMap::new();
+        let (records, answers): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .map(|Waiting { record, counted, written }| {
+                if let Some(share) = counted {
+                    *counts.entry(share).or_default() += 1;
+                }
+                (record, written)
+            })
+            .unzip();
+        let now = Timestamp::from_unix_seconds(clock.unix_seconds());
+        let mut written = store.append(records, now).await;
+        if written.is_ok() && !counts.is_empty() {
+            written = store.count_downloads(&counts).await;
+        }
         if let Err(error) = &written {
             tracing::error!(%error, entries = answers.len(), "the audit log cannot be written");
         }
@@ -103,7 +118,30 @@ pub async fn record(
         source: Some(visitor.source.to_string()),
         detail,
     };
-    core.audit.append(record).await
+    core.audit.append(record, None).await
+}
+
+/// Writes down that somebody got a share; `counted` adds one to its downloads in the same go.
+///
+/// # Errors
+/// As [`record`].
+pub async fn granted(
+    core: &Core,
+    caller: Option<&Caller>,
+    visitor: Visitor,
+    share: &str,
+    detail: Value,
+    counted: bool,
+) -> Result<(), Refusal> {
+    let record = AuditRecord {
+        actor: caller.map(|caller| caller.user.clone()),
+        action: AuditAction::ShareRequested,
+        subject: Some(share.to_owned()),
+        outcome: Outcome::Done,
+        source: Some(visitor.source.to_string()),
+        detail,
+    };
+    core.audit.append(record, counted.then(|| share.to_owned())).await
 }
 
 /// Writes down that something was done by a caller.

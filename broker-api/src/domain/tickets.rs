@@ -13,12 +13,16 @@ use serde_json::json;
 
 use super::{audit, check, shares};
 use crate::core::{Caller, Core, Refusal};
+use crate::live::memory::NoRelay;
 use crate::store::{Access, AuditAction, AuditFilter, AuditRecord, Outcome, PageRequest, Role};
 
 /// How long a ticket lasts unless asked for otherwise, in seconds.
 const USUAL_LIFE: u64 = 3600;
 /// Things revoked in one request.
 pub const MAX_REVOKED: usize = 256;
+
+/// Bytes of a ticket's id at most; those of this broker have 32.
+const MAX_TICKET_ID: usize = 128;
 
 /// What a ticket is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +91,18 @@ pub async fn issue(core: &Core, caller: &Caller, wanted: Wanted) -> Result<Ticke
 /// Revokes tickets and keys at every relay: anybody's by administrators, one's own by users.
 ///
 /// # Errors
-/// `FORBIDDEN` if one of them is not the caller's; `INVALID_INPUT`; `UNAVAILABLE` if the relays may not have
+/// `FORBIDDEN` if one of them is not the caller's; `INVALID_INPUT`; `CONFLICT` if this broker reaches no relay,
+/// having neither Redis nor one in its process; `UNAVAILABLE` if the relays may not have
 /// been told, though it is written down and they will be.
 pub async fn revoke(core: &Core, caller: &Caller, revoked: Vec<Revoked>) -> Result<Timestamp, Refusal> {
     if !(1..=MAX_REVOKED).contains(&revoked.len()) {
         let text = format!("name 1 to {MAX_REVOKED} tickets and keys");
         return Err(Refusal::new(ErrorCode::InvalidInput, text));
+    }
+    for one in &revoked {
+        if let Revoked::Ticket(id) = one {
+            check::id("tickets", id, MAX_TICKET_ID)?;
+        }
     }
     if caller.role != Role::Admin {
         for one in &revoked {
@@ -120,7 +130,13 @@ pub async fn revoke_now(core: &Core, caller: &Caller, revoked: &[Revoked]) -> Re
         let detail = json!({ "until": until });
         audit::done(core, caller, AuditAction::TicketRevoked, &subject(one), detail).await?;
     }
-    core.live.revoke(revoked, until).await?;
+    core.live.revoke(revoked, until).await.map_err(|error| {
+        if error.0.is::<NoRelay>() {
+            let text = "this broker reaches no relay to revoke anything at; give it the Redis of the relays";
+            return Refusal::new(ErrorCode::Conflict, text);
+        }
+        error.into()
+    })?;
     Ok(Timestamp::from_unix_seconds(until))
 }
 

@@ -52,7 +52,7 @@ struct Relays {
 /// There is no relay that could be told.
 #[derive(Debug, thiserror::Error)]
 #[error("this broker has no redis and no relay in its process, so it reaches none to revoke anything")]
-struct NoRelay;
+pub struct NoRelay;
 
 impl MemoryLive {
     /// Nobody is online.

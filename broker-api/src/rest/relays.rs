@@ -151,6 +151,7 @@ async fn issue(
     responses(
         (status = 200, body = Revocations),
         (status = 403, description = "One of them is not the caller's"),
+        (status = 409, description = "This broker reaches no relay"),
     )
 )]
 async fn revoke(

@@ -144,8 +144,8 @@ pub trait Shares: Send + Sync {
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Share>, StoreError>;
-    /// Counts one grant to download; false if the policy's number is used up, or the share revoked. Never lets more through,
-    /// whoever asks at once.
+    /// Counts one grant to download; false if the policy's number is used up, or the share revoked. Never lets
+    /// more through, whoever asks at once.
     async fn count_download(&self, share_id: &str) -> Result<bool, StoreError>;
     /// Counts grants to download shares without such a number, together; shares that are gone are left out.
     async fn count_downloads(&self, counts: &BTreeMap<String, u32>) -> Result<(), StoreError>;

@@ -1,5 +1,7 @@
 //! REST over real connections, on SQLite and presence in memory.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,5 +1,7 @@
 //! Shares: who may do what, and what others learn.
 
+use sqlx::{Connection, SqliteConnection};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,6 +272,24 @@ async fn lists_go_on_where_they_stopped_and_refuse_what_is_no_cursor() {
         let refused = broker.ask(Request::get(&format!("/api/shares?{bad}")).by(&alice)).await;
         assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "INVALID_INPUT"), "{bad}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_cannot_be_written_down_is_not_given_and_a_denial_is_still_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.db");
+    let broker = Running::start(common::config(&file), Clock::system()).await;
+    let alice = broker.signed_in("alice").await;
+    let open = published(&broker, &alice, json!({ "type": "public" })).await;
+    let closed = published(&broker, &alice, json!({ "type": "institution" })).await;
+    let mut database = SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    sqlx::query("ALTER TABLE audit_log RENAME TO away").execute(&mut database).await.unwrap();
+    let refused = look_up(&broker, &open, None).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "UNAVAILABLE"));
+    assert!(!String::from_utf8_lossy(&refused.body).contains("audit"), "{refused:?}");
+    assert_eq!(look_up(&broker, &closed, None).await.code(), "SHARE_NOT_FOUND");
+    sqlx::query("ALTER TABLE away RENAME TO audit_log").execute(&mut database).await.unwrap();
+    assert!(look_up(&broker, &open, None).await.expect(200)["grant"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use super::{hash_text, not_found, random_id};
 use crate::core::{Caller, Core, Refusal, Visitor};
 use crate::domain::{audit, check};
 use crate::live;
-use crate::store::{Access, AuditAction, Outcome, Share};
+use crate::store::{Access, AuditAction, Share};
 
 /// What somebody asks a share for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,11 @@ pub async fn look_up(
     let presences = core.live.presences(&share.owner).await?;
     let download =
         wanted == Wanted::Grant && (owner || share.policy.permissions.contains(&Permission::Download));
-    if download && !owner && !core.store.count_download(&share.id).await? {
+    let counts = download && !owner;
+    // Where the number is limited, it is taken before anything is given; where it is not, it is counted
+    // together with what others download at the same time.
+    let limited = share.policy.max_downloads.is_some();
+    if counts && limited && !core.store.count_download(&share.id).await? {
         return Err(deny(Some(&share), "used up").await);
     }
     let (grant, jti) = match download {
@@ -90,8 +94,7 @@ pub async fn look_up(
         false => None,
     };
     let detail = json!({ "grant": jti });
-    let action = AuditAction::ShareRequested;
-    audit::record(core, caller, visitor, action, Some(&share.id), Outcome::Done, detail).await?;
+    audit::granted(core, caller, visitor, &share.id, detail, counts && !limited).await?;
     let result_id = share.result_id.clone();
     let version = owner.then_some(share.version);
     let metadata = metadata(share);

@@ -180,18 +180,32 @@ impl Shares for Backend {
     }
 
     async fn count_downloads(&self, counts: &BTreeMap<String, u32>) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let mut outcome = Ok(());
-        // In the order of ids, so that two replicas never wait for each other's rows.
-        for (id, count) in counts {
-            let sql = Sql::new("UPDATE shared_results SET downloads = downloads + $2 WHERE id = $1");
-            outcome = transaction.change(&sql.bind(id.as_str()).bind(i64::from(*count))).await.map(drop);
-            if outcome.is_err() {
-                break;
+        match counts.len() {
+            0 => Ok(()),
+            1 => self.pool.change(&add_downloads(counts)).await.map(drop),
+            _ => {
+                let mut transaction = self.pool.begin().await?;
+                let outcome = count(&mut transaction, counts).await;
+                transaction.end(outcome).await
             }
         }
-        transaction.end(outcome).await
     }
+}
+
+/// In the order of ids, so that two replicas never wait for each other's rows.
+async fn count(transaction: &mut Transaction, counts: &BTreeMap<String, u32>) -> Result<(), StoreError> {
+    let ids = counts.keys().map(|id| [Value::from(id)]);
+    let tail = locking!(") ORDER BY id", "FOR NO KEY UPDATE");
+    transaction.all(&Sql::rows("SELECT id FROM shared_results WHERE id IN (", ids, tail)).await?;
+    transaction.change(&add_downloads(counts)).await.map(drop)
+}
+
+fn add_downloads(counts: &BTreeMap<String, u32>) -> Sql<'_> {
+    Sql::rows(
+        "UPDATE shared_results SET downloads = downloads + counted.column2 FROM (",
+        counts.iter().map(|(id, count)| [Value::from(id), Value::from(*count)]),
+        ") AS counted WHERE id = counted.column1",
+    )
 }
 
 fn share(row: &Row) -> Result<Share, StoreError> {
@@ -233,7 +247,7 @@ async fn name_users(
     }
     let rows =
         (0_i64..).zip(user_ids).map(|(position, user)| [share.into(), user.into(), Value::from(position)]);
-    let sql = Sql::insert("INSERT INTO share_users (share_id, user_id, position)", rows);
+    let sql = Sql::rows("INSERT INTO share_users (share_id, user_id, position) ", rows, "");
     transaction.change(&sql).await.map(drop)
 }
 
