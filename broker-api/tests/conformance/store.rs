@@ -54,6 +54,7 @@ rules! {
     shares::a_policy_says_who_may_use_a_share,
     shares::nobody_but_the_owner_uses_a_share_after_its_end,
     shares::downloads_never_exceed_their_number_whoever_asks_at_once,
+    shares::downloads_are_counted_together,
     shares::of_two_publications_of_a_token_at_once_one_wins,
     shares::a_change_says_what_was_and_counts_the_version,
     shares::what_is_shared_with_somebody_is_listed_newest_first,

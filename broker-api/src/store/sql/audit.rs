@@ -21,13 +21,12 @@ const LONGEST: usize = 512;
 #[async_trait]
 impl AuditLog for Backend {
     async fn append(&self, records: Vec<AuditRecord>, at: Timestamp) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        // One statement is a transaction by itself.
         if records.len() <= AT_ONCE {
-            // One statement is a transaction by itself.
-            return match records.as_slice() {
-                [] => Ok(()),
-                [record] => self.pool.change(&append_one(record, at)).await.map(drop),
-                records => self.pool.change(&append(records, at)).await.map(drop),
-            };
+            return self.pool.change(&append(&records, at)).await.map(drop);
         }
         let mut transaction = self.pool.begin().await?;
         let mut outcome = Ok(());
@@ -72,17 +71,9 @@ impl AuditLog for Backend {
     }
 }
 
-fn append_one(record: &AuditRecord, at: Timestamp) -> Sql<'_> {
-    let sql = Sql::new(
-        "INSERT INTO audit_log (at, actor, action, subject, outcome, source, detail) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    );
-    values(record, at).into_iter().fold(sql, Sql::bind)
-}
-
 fn append(records: &[AuditRecord], at: Timestamp) -> Sql<'_> {
     let rows = records.iter().map(|record| values(record, at));
-    Sql::insert("INSERT INTO audit_log (at, actor, action, subject, outcome, source, detail)", rows)
+    Sql::rows("INSERT INTO audit_log (at, actor, action, subject, outcome, source, detail) ", rows, "")
 }
 
 fn values(record: &AuditRecord, at: Timestamp) -> [Value<'_>; 7] {

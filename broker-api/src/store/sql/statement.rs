@@ -1,6 +1,7 @@
 //! A statement with its values, and the columns of what it gives.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use culvert_broker_wire::Timestamp;
 use sqlx::query::Query;
@@ -10,10 +11,15 @@ use super::dialect::Moment;
 use super::pool::Row;
 use super::{Db, StoreError};
 
+/// Lists of so many rows are each a statement that stays prepared; longer ones would be too many.
+const SHORT: usize = 16;
+
 /// A statement and its values: unlike a query of sqlx it can be given twice.
 pub(super) struct Sql<'q> {
     text: Cow<'static, str>,
     values: Vec<Value<'q>>,
+    /// Whether it stays prepared on the connection.
+    kept: bool,
 }
 
 /// One value.
@@ -27,21 +33,33 @@ pub(super) enum Value<'q> {
 impl<'q> Sql<'q> {
     /// A statement that stays prepared.
     pub(super) fn new(text: &'static str) -> Self {
-        Self { text: Cow::Borrowed(text), values: Vec::new() }
+        Self { text: Cow::Borrowed(text), values: Vec::new(), kept: true }
     }
 
-    /// `INSERT` of several rows: `head` up to `VALUES`, and the values of each row.
-    pub(super) fn insert<const N: usize>(
+    /// A statement with a list of rows between `head` and `tail`. It stays prepared if the list is short.
+    pub(super) fn rows<const N: usize>(
         head: &'static str,
         rows: impl IntoIterator<Item = [Value<'q>; N]>,
+        tail: &'static str,
     ) -> Self {
         let values: Vec<Value<'q>> = rows.into_iter().flatten().collect();
-        let row = |first: usize| {
-            let numbers: Vec<String> = (first..first + N).map(|number| format!("${number}")).collect();
-            format!("({})", numbers.join(", "))
-        };
-        let rows: Vec<String> = (1..=values.len()).step_by(N).map(row).collect();
-        Self { text: Cow::Owned(format!("{head} VALUES {}", rows.join(", "))), values }
+        let mut text = format!("{head}VALUES ");
+        for number in 1..=values.len() {
+            let (first, last) = ((number - 1) % N == 0, number % N == 0);
+            let before = if !first {
+                ", $"
+            } else if number == 1 {
+                "($"
+            } else {
+                ", ($"
+            };
+            let after = if last { ")" } else { "" };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{before}{number}{after}");
+        }
+        text.push_str(tail);
+        let kept = values.len() <= SHORT * N;
+        Self { text: Cow::Owned(text), values, kept }
     }
 
     /// Goes on with a part of a statement, in which `$` is the next parameter, and its value. The whole is
@@ -49,6 +67,7 @@ impl<'q> Sql<'q> {
     pub(super) fn with(mut self, part: &'static str, value: impl Into<Value<'q>>) -> Self {
         self.values.push(value.into());
         let number = self.values.len();
+        self.kept = false;
         self.text = Cow::Owned(self.text.into_owned() + &part.replace('$', &format!("${number}")));
         self
     }
@@ -65,9 +84,10 @@ impl<'q> Sql<'q> {
     pub(super) fn query(&self) -> Result<Query<'static, Db, <Db as Database>::Arguments>, StoreError> {
         let mut query = match &self.text {
             Cow::Borrowed(text) => sqlx::query::<Db>(*text),
-            // Made of constants and numbers of parameters, above. There are too many to keep.
-            Cow::Owned(text) => sqlx::query::<Db>(AssertSqlSafe(text.clone())).persistent(false),
+            // Made of constants and numbers of parameters, above.
+            Cow::Owned(text) => sqlx::query::<Db>(AssertSqlSafe(text.clone())),
         };
+        query = query.persistent(self.kept);
         for value in &self.values {
             query = match value {
                 Value::Text(Some(text)) if text.contains('\0') => {

@@ -1,5 +1,7 @@
 //! Shares.
 
+use std::collections::BTreeMap;
+
 use culvert_broker_api::store::{Access, NewTeam, PageRequest, Published, Share, ShareChanges, TeamRole};
 use culvert_broker_wire::{AccessPolicy, Audience, Permission};
 
@@ -191,6 +193,39 @@ pub(super) async fn downloads_never_exceed_their_number_whoever_asks_at_once(sta
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count(), 5);
     assert_eq!(stage.store.share("alice", "id-five").await.unwrap().unwrap().downloads, 5);
+}
+
+pub(super) async fn downloads_are_counted_together(stage: &Stage) {
+    let store = &stage.store;
+    stage.admit(&["alice"]).await;
+    let names: Vec<String> = (0..40).map(|number| format!("{number:02}")).collect();
+    for name in &names {
+        store.publish(share("alice", name, AccessPolicy::public()), at(1)).await.unwrap();
+    }
+    let counts = |names: &[String], each| {
+        names.iter().map(|name| (format!("id-{name}"), each)).collect::<BTreeMap<String, u32>>()
+    };
+    store.count_downloads(&BTreeMap::new()).await.unwrap();
+    store.count_downloads(&counts(&names[..1], 5)).await.unwrap();
+    // Two replicas at once, over the same shares.
+    let other = stage.replica();
+    for _ in 0..5 {
+        let (some, all) = (counts(&names[..10], 1), counts(&names, 2));
+        let (one, two) = tokio::join!(store.count_downloads(&some), other.count_downloads(&all));
+        (one.unwrap(), two.unwrap());
+    }
+    store.count_downloads(&counts(&["gone".to_owned(), "03".to_owned()], 1)).await.unwrap();
+    let mut found = Vec::new();
+    for name in &names {
+        found.push(store.share("alice", &format!("id-{name}")).await.unwrap().unwrap().downloads);
+    }
+    let expected = |number| match number {
+        0 => 20,
+        3 => 16,
+        1..10 => 15,
+        _ => 10,
+    };
+    assert_eq!(found, (0..40).map(expected).collect::<Vec<_>>());
 }
 
 pub(super) async fn of_two_publications_of_a_token_at_once_one_wins(stage: &Stage) {
