@@ -96,7 +96,8 @@ impl<'a> Headers<'a> {
         }
         let text = |name: &str| {
             let mut values = headers.get_all(name).iter();
-            let first = values.next().and_then(|value| value.to_str().ok());
+            // A user id may have more than ASCII in it.
+            let first = values.next().and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
             if values.next().is_some() { None } else { first }
         };
         let timestamp = text(TIMESTAMP_HEADER).and_then(|text| text.parse().ok());

@@ -82,3 +82,17 @@ async fn devices_are_bound_by_proof_and_a_revoked_one_is_over_at_once_and_for_go
     assert_eq!(broker.ask(Request::delete(&bobs_device).by(&session)).await.code(), "NOT_FOUND");
     assert_eq!(log(&broker, AuditAction::DeviceRevoked).await.len(), 1);
 }
+
+#[tokio::test]
+async fn an_administrator_suspends_a_user_with_a_device_where_there_is_no_relay_to_tell() {
+    let (broker, _) = broker().await;
+    let device = Device::new();
+    let session = token(&admitted(&broker, "alice", &device).await);
+    broker.user_as("root", Role::Admin).await;
+    let root = broker.session("root").await;
+    let suspend =
+        Request::new(hyper::Method::PATCH, "/api/users/alice").json(&json!({"status": "suspended"}));
+    broker.ask(suspend.by(&root)).await.expect(200);
+    assert!(!holds(&broker, &session).await);
+    assert_eq!(device.log_in(&broker, "alice").await.code(), "AUTH_FAILED");
+}

@@ -92,7 +92,8 @@ async fn a_wrong_password_ends_at_the_client_and_is_a_guess() {
         assert!(opaque(&broker, "open sesame", "alice", &device).await.is_none());
     }
     let (_, request) = Opaque::start(ADMISSION);
-    assert_eq!(post(&broker, "/api/auth/opaque/start", &request).await.code(), "RATE_LIMITED");
+    let refused = post(&broker, "/api/auth/opaque/start", &request).await;
+    assert_eq!((refused.code().as_str(), refused.header("retry-after")), ("RATE_LIMITED", Some("6")));
     assert!(broker.core().store.user("alice").await.unwrap().is_none());
 }
 
@@ -131,6 +132,15 @@ async fn a_login_is_finished_once_by_whom_it_was_begun_for_and_in_time() {
         let mut broken = serde_json::to_value(begun().await).unwrap();
         broken[field] = "!".into();
         assert!(!post(&broker, "/api/auth/opaque/finish", &broken).await.status.is_success(), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn admissions_that_are_right_are_not_guesses() {
+    let (broker, _) = broker().await;
+    let device = Device::new();
+    for _ in 0..12 {
+        admitted(&broker, "alice", &device).await.expect(200);
     }
 }
 

@@ -1,7 +1,10 @@
 //! By API credentials.
 
+use culvert_broker_api::identity::from_headers;
 use culvert_broker_api::store::Status;
 use culvert_broker_wire::auth::{MAX_SKEW, signature};
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 
@@ -173,6 +176,20 @@ async fn two_secrets_hold_while_rotating_and_none_after_revocation() {
     broker.ask(Request::delete(&revoke).by(&session)).await.expect_ok();
     assert_eq!(code(&broker, &new.headers(now + 2, b"")).await, "AUTH_FAILED");
     socket.closed().await;
+}
+
+#[tokio::test]
+async fn a_user_id_beyond_ascii_signs_as_well() {
+    let (broker, clock) = broker().await;
+    let session = broker.signed_in("zoë").await;
+    let key = Key::of(&broker, "zoë", &session).await;
+    clock.advance(MINUTE);
+    let headers = key.headers(clock.unix_seconds(), b"").into_iter().map(|(name, value)| {
+        (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+    });
+    let headers: HeaderMap = headers.collect();
+    let caller = from_headers(broker.core(), visitor("192.0.2.7"), &headers, b"").await.unwrap().unwrap();
+    assert_eq!((caller.user.as_str(), caller.api_key), ("zoë", Some(key.api_key)));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Every way in and every refusal, against a running broker.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
