@@ -3,6 +3,8 @@
 //! The statements stand in `sql/`, once for both databases; here is what differs: a moment is a number, one
 //! writes at a time, and unique constraints are known by their columns.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -72,6 +74,9 @@ impl SqliteStore {
     /// # Errors
     /// The limits make no pool.
     pub fn open(path: &Path, connections: u32, patience: Duration) -> Result<Self, StoreError> {
+        // Others on the machine have no business in it; the log beside it gets the same rights. If there is
+        // one already its rights stay, and if there can be none SQLite says so.
+        let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

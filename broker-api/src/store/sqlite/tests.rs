@@ -27,6 +27,21 @@ async fn what_the_hot_path_asks_for_is_found_by_indexes() {
     }
 }
 
+#[tokio::test]
+async fn nobody_else_on_the_machine_reads_the_file_or_what_lies_beside_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let patience = Timing::default().backend;
+    let store = SqliteStore::open(&folder.path().join("broker.db"), 2, patience).unwrap();
+    crate::store::Store::migrate(&store, None).await.unwrap();
+    crate::store::Store::check(&store).await.unwrap();
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()).collect();
+    assert!(files.len() > 1, "the log is there too");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
+    }
+}
+
 #[test]
 fn every_migration_of_the_folder_is_part_of_the_program() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations/sqlite");

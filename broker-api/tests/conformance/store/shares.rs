@@ -212,7 +212,7 @@ pub(super) async fn downloads_are_counted_together(stage: &Stage) {
     for _ in 0..5 {
         let (some, all) = (counts(&names[..10], 1), counts(&names, 2));
         let (one, two) = tokio::join!(store.count_downloads(&some), other.count_downloads(&all));
-        (one.unwrap(), two.unwrap());
+        one.and(two).unwrap();
     }
     store.count_downloads(&counts(&["gone".to_owned(), "03".to_owned()], 1)).await.unwrap();
     let mut found = Vec::new();
