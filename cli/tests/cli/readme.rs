@@ -16,7 +16,7 @@ struct Tour {
     /// In the order of the README; each is taken when it was typed.
     blocks: Vec<String>,
     typed: Vec<String>,
-    ports: [(&'static str, u16); 2],
+    ports: [(&'static str, u16); 3],
 }
 
 impl Tour {
@@ -38,7 +38,7 @@ impl Tour {
             blocks: blocks.map(str::to_owned).collect(),
             typed: Vec::new(),
             // Others on this machine may be on the same tour.
-            ports: [("8443", free_port()?), ("8080", free_port()?)],
+            ports: [("8443", free_port()?), ("8080", free_port()?), ("8444", free_port()?)],
         })
     }
 
@@ -56,6 +56,7 @@ impl Tour {
         }
         let listen = format!("127.0.0.1:{}", self.ports[0].1);
         let plan = self.home.run("bash").args(["-c", &script]);
+        let plan = plan.env("CULVERT_DEV_BROKER_LISTEN", format!("127.0.0.1:{}", self.ports[2].1));
         Ok(plan.env("CULVERT_DEV_LISTEN", listen).env("CULVERT_RELAY_ADMIN_LISTEN", "none"))
     }
 
@@ -86,6 +87,17 @@ async fn the_tour_works_as_printed() -> Result<()> {
     tour.terminal("culvert receive", &pasted)?.start()?.succeeds(LONG).await?;
     pipes.succeeds(LONG).await?;
     assert!(fs::metadata(tour.home.path("received/docs.tar"))?.len() > 0);
+
+    let mut shares = tour.terminal("--user alice", "")?.start()?;
+    shares.succeeds(LONG).await?;
+    let pasted = link(&shares).await?;
+    assert!(pasted.starts_with("culvert://share/"), "{pasted}");
+    let serves = tour.terminal("culvert serve", "")?.start()?;
+    serves.line(LONG, |line| line.starts_with("Serving ").then_some(())).await?;
+    let mut fetches = tour.terminal("--user bob", &pasted)?.start()?;
+    fetches.succeeds(LONG).await?;
+    assert!(fetches.output().contains("through the relay"), "{}", fetches.output().tail());
+    assert_eq!(fs::read(tour.home.path("fetched/README.md"))?, fs::read(tour.home.path("README.md"))?);
 
     fs::remove_dir_all(tour.home.path("received"))?;
     tour.terminal("culvert ticket keygen", "")?.start()?.succeeds(LONG).await?;
