@@ -1,5 +1,7 @@
 //! The broker announces itself, and says goodbye.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use culvert_broker_api::announce::SERVICES;

@@ -1,6 +1,8 @@
 //! Three replicas as processes on real Postgres and Redis behind haproxy: what happens on one is known on
 //! all, and one that is killed takes nothing with it but its connections.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use std::net::SocketAddr;
@@ -107,7 +109,7 @@ async fn what_is_published_on_one_replica_is_announced_to_500_users_on_all() {
             arrivals
         });
     }
-    let all = tokio::time::timeout(common::DEADLINE, ready.acquire_many(USERS as u32)).await;
+    let all = tokio::time::timeout(common::DEADLINE, ready.acquire_many(USERS.try_into().unwrap())).await;
     let _all = all.expect("everybody is online in time").unwrap();
     for index in 0..REPLICAS {
         let held = world.replicas.replica(index).unwrap().metrics().await.unwrap();

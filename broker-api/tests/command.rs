@@ -1,5 +1,7 @@
 //! The program as an operator meets it: settings, exit codes, signals.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! The stores go away, stall, restart and forget: what was acknowledged stays, everything else is refused
 //! with a reason, and the broker is back by itself.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use std::path::Path;

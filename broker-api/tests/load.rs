@@ -2,6 +2,8 @@
 //! idle WebSockets whose memory is measured. `loadtest/k6/run` starts it; without that it is small and runs
 //! the same look-ups itself, so that what k6 measures is known to work.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use std::path::Path;

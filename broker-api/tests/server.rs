@@ -1,5 +1,7 @@
 //! A broker's life: it waits for its stores, is alone where it has to be, refuses what stalls, and drains.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use std::net::Ipv4Addr;

@@ -69,7 +69,7 @@ fn keys_beside(database: &Path) -> Result<Vec<Secret<Vec<u8>>>, KeyFileError> {
     let path = PathBuf::from(path);
     match make(&path) {
         Ok(()) => {
-            tracing::info!(path = %path.display(), "made a data key; keep a copy of it apart from the database's")
+            tracing::info!(path = %path.display(), "made a data key; keep a copy of it apart from the database's");
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(KeyFileError::Make { path, source }),
