@@ -154,6 +154,8 @@ impl Connection {
         if let Verdict::Pause(until) = verdict {
             self.paused = Some(until);
         }
+        // What happened before a request is told before its answer.
+        self.tell_the_rest(socket).await?;
         let answer = match message {
             Message::Close(_) => return Err(Close::Done),
             // Answered by the library when it reads on.
@@ -182,18 +184,27 @@ impl Connection {
 
     /// Writes what was handed to this connection, and what waits behind it.
     async fn push(&mut self, socket: &mut Socket, first: Push) -> Result<(), Close> {
-        let mut next = Some(first);
-        while let Some(push) = next {
-            match push {
-                Push::Text(text) => self.feed(socket, Message::Text(text)).await?,
-                Push::Recheck => {
-                    let soon = Instant::now() + SPREAD.mul_f64(rand::random());
-                    self.recheck = soon.min(self.recheck);
-                }
-            }
-            next = self.queue.try_recv().ok();
-        }
+        self.tell(socket, first).await?;
+        self.tell_the_rest(socket).await?;
         self.flush(socket).await
+    }
+
+    async fn tell_the_rest(&mut self, socket: &mut Socket) -> Result<(), Close> {
+        while let Ok(push) = self.queue.try_recv() {
+            self.tell(socket, push).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, socket: &mut Socket, push: Push) -> Result<(), Close> {
+        match push {
+            Push::Text(text) => self.feed(socket, Message::Text(text)).await,
+            Push::Recheck => {
+                let soon = Instant::now() + SPREAD.mul_f64(rand::random());
+                self.recheck = soon.min(self.recheck);
+                Ok(())
+            }
+        }
     }
 
     async fn feed(&self, socket: &mut Socket, message: Message) -> Result<(), Close> {
