@@ -95,6 +95,12 @@ culvert_service_kit::metric_set! {
         pub request_seconds: histogram "culvert_broker_request_seconds" {
             route: Route = Route::ALL, Route::name
         },
+        /// Requests to the API refused because their user or source sent too many.
+        pub rate_limited: counter "culvert_broker_rate_limited_total",
+        /// Grants to download that were given out.
+        pub grants: counter "culvert_broker_grants_total",
+        /// Shares that were asked for and not given: unknown, not for the requester, ended or used up.
+        pub denials: counter "culvert_broker_share_denials_total",
         /// Whether what the broker needs answers, asked once a second: 1 or 0.
         pub backend_up: gauge "culvert_broker_backend_up" { backend: Backend = Backend::ALL, Backend::name },
         /// Times that it did not answer when asked.

@@ -108,3 +108,53 @@ impl Limiter {
 fn refused(wait: Duration) -> Refusal {
     Refusal::new(ErrorCode::RateLimited, "too many requests; wait as long as `Retry-After` says").after(wait)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::memory::MemoryLive;
+
+    const RATE: Rate = Rate { per_second: 1.0, burst: 30 };
+
+    fn replicas(clock: &Clock) -> [Limiter; 2] {
+        let live: Arc<dyn Live> = Arc::new(MemoryLive::new(clock.clone()));
+        [0, 1].map(|_| Limiter::new(live.clone(), clock.clone(), RATE))
+    }
+
+    #[tokio::test]
+    async fn two_replicas_together_let_through_what_one_bucket_has() {
+        let clock = Clock::manual(0);
+        let replicas = replicas(&clock);
+        let mut passed = 0;
+        for turn in 0..100 {
+            passed += u32::from(replicas[turn % 2].charge("a").await.is_ok());
+        }
+        assert_eq!(passed, RATE.burst);
+        assert!(replicas[0].charge("b").await.is_ok(), "buckets are apart");
+    }
+
+    #[tokio::test]
+    async fn an_empty_bucket_says_when_it_has_something_again() {
+        let clock = Clock::manual(0);
+        let [limiter, other] = replicas(&clock);
+        while limiter.charge("a").await.is_ok() {}
+        let refused = limiter.charge("a").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        clock.advance(refused.retry_after.unwrap());
+        assert!(limiter.charge("a").await.is_ok());
+        assert!(limiter.charge("a").await.is_err() && other.charge("a").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_replica_holds_unspent_does_not_add_to_a_bucket_that_filled_again() {
+        let clock = Clock::manual(0);
+        let [limiter, _] = replicas(&clock);
+        limiter.charge("a").await.unwrap();
+        clock.advance(Duration::from_secs(60));
+        let mut passed = 0;
+        while limiter.charge("a").await.is_ok() {
+            passed += 1;
+        }
+        assert_eq!(passed, RATE.burst);
+    }
+}

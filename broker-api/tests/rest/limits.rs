@@ -28,6 +28,7 @@ async fn hole_1_b_7_who_asks_too_often_waits_as_long_as_told_and_costs_nothing()
     let refused = ask(Some(&alice)).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "RATE_LIMITED"));
     assert_eq!(refused.header("retry-after"), Some("2"));
+    assert!((broker.counted("culvert_broker_rate_limited_total", "") - 1.0).abs() < 1e-9);
     ask(Some(&bob)).await.expect(200);
     // Somebody unknown is counted by address, apart from users.
     for _ in 0..5 {

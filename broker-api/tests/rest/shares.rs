@@ -170,6 +170,10 @@ async fn a_share_is_downloaded_as_often_as_allowed_however_many_ask_at_once() {
     let written = audit(&broker, &root, "action=share_requested").await;
     let done = written.iter().filter(|entry| entry["outcome"] == "done").count();
     assert_eq!((written.len(), done), (10, 3));
+    for (series, count) in [("culvert_broker_grants_total", 3.0), ("culvert_broker_share_denials_total", 7.0)]
+    {
+        assert!((broker.counted(series, "") - count).abs() < 1e-9, "{series}");
+    }
     // Its owner is not counted, and sees who asked.
     look_up(&broker, &token, Some(&alice)).await.expect(200);
     let accesses =

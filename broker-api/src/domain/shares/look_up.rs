@@ -58,6 +58,7 @@ pub async fn look_up(
     let now = core.now();
     let user = caller.map(|caller| caller.user.as_str());
     let deny = async |share: Option<&Share>, reason: &str| {
+        core.metrics.denials.increment(1);
         let subject = share.map(|share| share.id.as_str());
         let detail = json!({ "reason": reason, "token_sha256": hash_text(&token) });
         audit::denied(core, caller, visitor, AuditAction::ShareRequested, subject, detail).await;
@@ -95,6 +96,7 @@ pub async fn look_up(
     };
     let detail = json!({ "grant": jti });
     audit::granted(core, caller, visitor, &share.id, detail, counts && !limited).await?;
+    core.metrics.grants.increment(u64::from(download));
     let result_id = share.result_id.clone();
     let version = owner.then_some(share.version);
     let metadata = metadata(share);
