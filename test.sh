@@ -3,7 +3,8 @@
 #
 #   ./test.sh           all tests
 #   ./test.sh --full    the large ones in full size as well: 1 GiB through killed and restarted relays, 5,000
-#                       idle peers, 1,000 sessions over a rollout, 100,000 topics swept, 20 rounds of faults;
+#                       idle peers, 1,000 sessions over a rollout, 100,000 topics swept, 20 rounds of faults,
+#                       1,000 look-ups a second by k6 (needs Go, or CULVERT_K6);
 #                       wants the machine for itself. CULVERT_TEST_SEED repeats the rounds
 #
 # Needs Rust and a C compiler. Debian packages that the tests run (squid, postgresql, ...) are installed
@@ -17,7 +18,7 @@ full=0
 for argument in "$@"; do
     case "$argument" in
         --full) full=1 ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "test.sh: unknown argument '$argument'; see ./test.sh --help" >&2; exit 64 ;;
     esac
 done
@@ -123,7 +124,7 @@ install_schemathesis
 say "Building everything, once"
 cargo test --workspace --release --locked --no-run --quiet
 export CULVERT_BIN_DIR=$target/release
-for binary in culvert culvert-relay culvert-loadtest; do
+for binary in culvert culvert-relay culvert-broker-api culvert-loadtest; do
     [ -x "$CULVERT_BIN_DIR/$binary" ] || missing "the build left no $CULVERT_BIN_DIR/$binary"
 done
 built=$((SECONDS - start))
@@ -131,7 +132,11 @@ built=$((SECONDS - start))
 say "Testing"
 : >"$report"
 export CULVERT_TEST_REPORT=$report
-[ "$full" = 0 ] || export CULVERT_TEST_FULL=1
+if [ "$full" = 1 ]; then
+    export CULVERT_TEST_FULL=1
+    CULVERT_K6=$(loadtest/k6/install) || missing "the load test of the broker needs k6; see the messages above"
+    export CULVERT_K6
+fi
 status=0
 cargo test --workspace --release --locked --no-fail-fast -- --quiet 2>&1 | tee "$log" || status=1
 

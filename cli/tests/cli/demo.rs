@@ -27,7 +27,8 @@ async fn dev_runs_a_relay_and_prints_commands_that_work() -> Result<()> {
     let home = Home::new()?;
     home.file("FILE", 100_000)?;
     let port = culvert_testkit::process::free_port()?;
-    let mut dev = home.culvert(["dev", "--listen", &format!("127.0.0.1:{port}")]).start()?;
+    let listen = [port, culvert_testkit::process::free_port()?].map(|port| format!("127.0.0.1:{port}"));
+    let mut dev = home.culvert(["dev", "--listen", &listen[0], "--broker-listen", &listen[1]]).start()?;
     let command = |wanted: &'static str| {
         move |line: &str| {
             let line = line.trim();
