@@ -44,18 +44,14 @@ impl<'q> Sql<'q> {
     ) -> Self {
         let values: Vec<Value<'q>> = rows.into_iter().flatten().collect();
         let mut text = format!("{head}VALUES ");
-        for number in 1..=values.len() {
-            let (first, last) = ((number - 1) % N == 0, number % N == 0);
-            let before = if !first {
-                ", $"
-            } else if number == 1 {
-                "($"
-            } else {
-                ", ($"
-            };
-            let after = if last { ")" } else { "" };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{before}{number}{after}");
+        for first in (1..=values.len()).step_by(N) {
+            text.push_str(if first == 1 { "(" } else { ", (" });
+            for number in first..first + N {
+                let comma = if number == first { "" } else { ", " };
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{comma}${number}");
+            }
+            text.push(')');
         }
         text.push_str(tail);
         let kept = values.len() <= SHORT * N;
