@@ -10,11 +10,15 @@ use std::time::Duration;
 use common::{DEADLINE, Request, Running, Starting, config, until};
 use culvert_broker_api::config::Database;
 use culvert_broker_api::server::{OpenError, SoleError};
+use culvert_relay::config::Tls;
 use culvert_service_kit::Clock;
 use culvert_service_kit::lifecycle::Drained;
+use culvert_service_kit::tls::Files;
+use culvert_testkit::certs::TestCa;
 use culvert_testkit::postgres::PostgresPlan;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Reads until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {
@@ -172,4 +176,47 @@ async fn the_source_is_that_of_the_proxy_header_and_a_missing_one_is_refused() {
     behind.write_all(&header).await.unwrap();
     behind.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(rest(&mut behind).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_the_broker_answers_and_clear_text_is_refused_and_counted() {
+    let authority = TestCa::new("broker").unwrap();
+    let leaf = authority.loopback().unwrap();
+    let files = Files { certificate: leaf.cert_path().to_owned(), key: leaf.key_path().to_owned() };
+    let broker = Running::sqlite_with(Clock::system(), |config| {
+        config.tls = Tls::Files(files);
+        config.behind_tls = false;
+    })
+    .await;
+    let connector = TlsConnector::from(authority.client_config().unwrap());
+    let tcp = TcpStream::connect(broker.addr()).await.unwrap();
+    let mut tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    tls.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(DEADLINE, tls.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("OK"), "{answer}");
+
+    let mut clear = TcpStream::connect(broker.addr()).await.unwrap();
+    clear.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(!rest(&mut clear).await.contains("200"));
+    until("counted", async || broker.counted("culvert_broker_refused_total", "tls") == 1.0).await;
+}
+
+/// hyper takes a slow reader's answer into its own buffer up to a bound, and the rest waits for the client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_nothing_is_cut_off_and_gives_its_seat_back() {
+    let broker = Running::sqlite_with(Clock::system(), |config| {
+        config.timing.write = Duration::from_millis(300);
+        config.timing.keep_alive = Duration::from_secs(600);
+    })
+    .await;
+    let stream = TcpStream::connect(broker.addr()).await.unwrap();
+    let (_reader, mut writer) = stream.into_split();
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50);
+    let ask = async {
+        // Until the kernel's buffers are full of answers nobody reads, and the broker has had enough.
+        while writer.write_all(requests.as_bytes()).await.is_ok() {}
+    };
+    tokio::time::timeout(DEADLINE, ask).await.expect("the broker cuts it off");
+    until("the seat is free", async || broker.counted("culvert_broker_tcp_connections", "") == 0.0).await;
 }
