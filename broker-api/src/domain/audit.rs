@@ -110,15 +110,7 @@ pub async fn record(
     outcome: Outcome,
     detail: Value,
 ) -> Result<(), Refusal> {
-    let record = AuditRecord {
-        actor: caller.map(|caller| caller.user.clone()),
-        action,
-        subject: subject.map(str::to_owned),
-        outcome,
-        source: Some(visitor.source.to_string()),
-        detail,
-    };
-    core.audit.append(record, None).await
+    core.audit.append(entry(caller, visitor, action, subject, outcome, detail), None).await
 }
 
 /// Writes down that somebody got a share; `counted` adds one to its downloads in the same go.
@@ -133,14 +125,8 @@ pub async fn granted(
     detail: Value,
     counted: bool,
 ) -> Result<(), Refusal> {
-    let record = AuditRecord {
-        actor: caller.map(|caller| caller.user.clone()),
-        action: AuditAction::ShareRequested,
-        subject: Some(share.to_owned()),
-        outcome: Outcome::Done,
-        source: Some(visitor.source.to_string()),
-        detail,
-    };
+    let action = AuditAction::ShareRequested;
+    let record = entry(caller, visitor, action, Some(share), Outcome::Done, detail);
     core.audit.append(record, counted.then(|| share.to_owned())).await
 }
 
@@ -189,6 +175,24 @@ pub async fn entries(
     filter: AuditFilter,
     page: PageRequest,
 ) -> Result<Page<AuditEntry>, Refusal> {
-    super::admins_only(core, caller, AuditAction::UserChanged).await?;
+    super::admins_only(core, caller, AuditAction::AuditRead).await?;
     Ok(core.store.entries(filter, page).await?)
+}
+
+fn entry(
+    caller: Option<&Caller>,
+    visitor: Visitor,
+    action: AuditAction,
+    subject: Option<&str>,
+    outcome: Outcome,
+    detail: Value,
+) -> AuditRecord {
+    AuditRecord {
+        actor: caller.map(|caller| caller.user.clone()),
+        action,
+        subject: subject.map(str::to_owned),
+        outcome,
+        source: Some(visitor.source.to_string()),
+        detail,
+    }
 }

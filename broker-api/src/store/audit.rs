@@ -62,6 +62,8 @@ actions! {
     TicketRevoked = "ticket_revoked",
     /// A signing key was made or retired.
     KeyRotated = "key_rotated",
+    /// The audit log was asked for by somebody who may not read it.
+    AuditRead = "audit_read",
     /// A message or request claimed to be somebody else.
     IdentityMismatch = "identity_mismatch",
 }

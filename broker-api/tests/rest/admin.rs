@@ -24,6 +24,7 @@ async fn only_administrators_see_users_and_the_audit_log() {
         assert_eq!((refused.status.as_u16(), refused.code().as_str()), (401, "AUTH_REQUIRED"));
         assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     }
+    assert_eq!(audit(&broker, &root, "action=audit_read&actor=alice").await.len(), 1);
     let users = broker.ask(Request::get("/api/users").by(&root)).await.expect(200);
     assert_eq!(users["users"].as_array().unwrap().len(), 2);
     assert_eq!(broker.ask(Request::get("/api/users/me").by(&alice)).await.expect(200)["role"], "user");
