@@ -105,7 +105,8 @@ impl World {
 
 /// A session as after a login.
 async fn session(store: &dyn Store, user: &str, now: u64) -> Credentials {
-    let token = format!("cst_{}", BASE64URL_NOPAD.encode(&culvert_client::TopicSecret::generate().as_bytes()[..]));
+    let token =
+        format!("cst_{}", BASE64URL_NOPAD.encode(&culvert_client::TopicSecret::generate().as_bytes()[..]));
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
     let session = Session {
         hash: hash.as_ref().try_into().unwrap(),
