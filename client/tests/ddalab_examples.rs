@@ -4,6 +4,8 @@
 //! leads, through a proxy, to a broker of this test, whose certificate it trusts, and in whose data folder
 //! Alice is logged in. This file is its own harness: started without the variable it sets the stage.
 
+#![allow(clippy::print_stdout, reason = "the example prints, and so does a harness")]
+
 #[allow(dead_code, reason = "shared with the other tests of the client")]
 #[path = "sync_client/world.rs"]
 mod world;

@@ -168,6 +168,38 @@ mod tests {
         assert_eq!(late.deadline - Instant::now(), Duration::from_millis(100), "nor is the limit passed");
     }
 
+    #[tokio::test]
+    async fn a_broker_that_announces_itself_under_either_name_is_found_with_what_it_says() {
+        // On the loopback only, so that a test is no news for the network.
+        let loopback = || {
+            let daemon = ServiceDaemon::new().unwrap();
+            daemon.disable_interface(mdns_sd::IfKind::All).unwrap();
+            daemon.enable_interface(mdns_sd::IfKind::LoopbackV4).unwrap();
+            daemon
+        };
+        for (service, port) in [(SERVICES[0], 8443), (SERVICES[1], 8444)] {
+            let (announcer, searcher) = (loopback(), loopback());
+            let properties =
+                [("version", "1.0"), ("institution", "Lab"), ("tls", "true"), ("host", "broker.example")];
+            let info = mdns_sd::ServiceInfo::new(
+                service,
+                "Culvert Broker @ here",
+                "here.local.",
+                "127.0.0.1",
+                port,
+                &properties[..],
+            );
+            announcer.register(info.unwrap()).unwrap();
+            let found = search(&searcher, Duration::from_secs(30)).await.unwrap();
+            let ours = found.iter().find(|broker| broker.url == format!("wss://broker.example:{port}/ws"));
+            let ours = ours.unwrap_or_else(|| panic!("not among {found:?}"));
+            assert_eq!((ours.institution.as_str(), ours.uses_tls, ours.auth_required), ("Lab", true, true));
+            assert!(ours.auth_hash.is_empty() && ours.name.starts_with("Culvert Broker"), "{ours:?}");
+            announcer.shutdown().unwrap();
+            searcher.shutdown().unwrap();
+        }
+    }
+
     #[test]
     fn an_address_that_others_can_use_is_preferred() {
         let pick = |list: &[&str]| address(list.iter().map(|text| text.parse().unwrap()));

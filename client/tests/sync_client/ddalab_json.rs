@@ -1,5 +1,7 @@
 //! The JSON that the first protocol's documents print, said literally by somebody who was let in at the upgrade.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use culvert_client::broker::{AccessPolicy, Credentials};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};

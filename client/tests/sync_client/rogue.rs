@@ -1,5 +1,7 @@
 //! Brokers that do what a real one does not.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::time::Duration;
 
 use culvert_broker_wire::ClientMessage;
