@@ -198,15 +198,19 @@ impl Broker {
             );
         };
         let serve = async {
-            let (opened, sole) =
-                open::patiently(&config, &clock, live.as_ref(), &metrics, &readiness).await?;
+            let opened = open::patiently(&config, &clock, live.as_ref(), &metrics, &readiness).await;
+            // What ends the broker with a reason is no task that ended by itself.
+            let (opened, sole) = opened.inspect_err(|_| shutdown.kill())?;
             core.send_replace(Some(opened.clone()));
             front.store(Arc::new(rest::router(opened.clone())));
             readiness.set(true, "serving");
             tracing::info!("the stores answer, the broker serves");
             let _guard = shutdown.guard("upkeep");
             tokio::select! {
-                lost = sole.keep(&config) => Err(OpenError::Sole(lost)),
+                lost = sole.keep(&config) => {
+                    shutdown.kill();
+                    Err(OpenError::Sole(lost))
+                }
                 () = upkeep(&opened, &readiness) => Ok(()),
             }
         };

@@ -178,11 +178,14 @@ impl Running {
         ended.expect("the broker drains in time").expect("it runs").expect("it does not panic")
     }
 
-    /// Ends it at once, as a crash would: nobody is told, nothing is taken back.
+    /// Ends it at once: its ports are closed and its connections break. A process that is killed also says
+    /// nothing to its stores; for that, see `culvert_testkit::broker`.
     pub(crate) async fn crash(self) {
-        let Self { mut running, core, .. } = self;
+        let Self { shutdown, mut running, core, .. } = self;
         drop(core);
         running.shutdown().await;
+        // Connections are tasks of their own.
+        shutdown.kill();
     }
 }
 
