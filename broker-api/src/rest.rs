@@ -1,9 +1,10 @@
 //! REST: the broker over HTTP, described by an OpenAPI document that is made from the handlers.
 //!
-//! A request passes, from the outside in: a catch for panics; a limit of time; the pages of other origins
-//! that may call (CORS); a limit of size; then, under `/api`, the rate limit and identity ([`gate`]), and for
-//! creations the memory of what was done already ([`idempotency`]). Handlers read the request
-//! ([`extract`]), call [`crate::domain`], and answer in JSON or with a [`problem`].
+//! A request passes, from the outside in: a catch for panics; the pages of other origins that may call (CORS); a
+//! limit of time; what lets changes end even if nobody waits for them; a limit of size; then, under `/api`, the
+//! rate limit and identity ([`gate`]), and for creations the memory of what was done already
+//! ([`idempotency`]). Handlers read the request ([`extract`]), call [`crate::domain`], and answer in JSON or
+//! with a [`problem`].
 
 #![allow(unused_qualifications, reason = "the macros of utoipa qualify the names they are given")]
 
@@ -40,6 +41,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use culvert_broker_wire::auth::{API_KEY_HEADER, EMAIL_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use culvert_broker_wire::{ErrorCode, WS_PATH};
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
@@ -62,6 +64,7 @@ pub fn router(core: Arc<Core>) -> Router {
             Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, refusal)
         })
         .layer(DefaultBodyLimit::max(config.limits.body_bytes))
+        .layer(from_fn_with_state(TaskTracker::new(), to_the_end))
         .layer(from_fn_with_state(config.timing.request, in_time));
     timed
         .route(WS_PATH, any(web_socket))
@@ -112,6 +115,23 @@ async fn web_socket(State(core): State<Arc<Core>>, request: Request) -> Response
         .unwrap_or_else(|refusal| Problem::from(refusal).into_response())
 }
 
+/// What changes something is done to the end, and so written down and remembered, also when whoever asked hangs
+/// up meanwhile or has waited too long. Otherwise a publication could leave no line in the audit log, and the
+/// repetition of a creation create twice.
+async fn to_the_end(State(tasks): State<TaskTracker>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match tasks.spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => panicked(panic),
+            // The runtime ends.
+            Err(_) => Problem::from(Refusal::unavailable()).into_response(),
+        },
+    }
+}
+
 /// An answer has to begin in time; a body may take longer, as long as it moves.
 async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
@@ -153,6 +173,7 @@ mod tests {
     use axum::body::Body;
     use axum::routing::get;
     use http_body_util::BodyExt;
+    use tokio::sync::Notify;
     use tower::ServiceExt;
 
     use super::*;
@@ -170,6 +191,25 @@ mod tests {
         let (status, body) = ask(router.layer(from_fn_with_state(Duration::from_millis(1), in_time))).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("UNAVAILABLE"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_done_to_the_end_when_whoever_asked_hangs_up() {
+        let (go, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (waits, ends) = (go.clone(), done.clone());
+        let change = async move || {
+            waits.notified().await;
+            ends.notify_one();
+        };
+        let router = Router::new().route("/", get(change.clone()).post(change));
+        let router = router.layer(from_fn_with_state(TaskTracker::new(), to_the_end));
+        let asked = |method| Request::builder().method(method).body(Body::empty()).unwrap();
+        for method in [Method::GET, Method::POST] {
+            let asks = router.clone().oneshot(asked(method));
+            assert!(tokio::time::timeout(Duration::from_millis(1), asks).await.is_err());
+        }
+        go.notify_one();
+        tokio::time::timeout(Duration::from_secs(10), done.notified()).await.unwrap();
     }
 
     #[tokio::test]
