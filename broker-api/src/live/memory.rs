@@ -128,7 +128,7 @@ impl Users {
 #[async_trait]
 impl Live for MemoryLive {
     async fn run(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn check(&self) -> Result<(), LiveError> {

@@ -241,7 +241,8 @@ fn check(register: &RegisterUser) -> Result<(), Refusal> {
         schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
     };
     let endpoint = &register.endpoint;
-    if !endpoint.is_empty() && !(plain(endpoint) && starts(endpoint, ["http://", "https://"])) {
+    let reachable = plain(endpoint) && starts(endpoint, ["http://", "https://"]);
+    if !endpoint.is_empty() && !reachable {
         return wrong(format!(
             "`endpoint` must be empty or an http:// or https:// URL of at most {MAX_ENDPOINT}"
         ));

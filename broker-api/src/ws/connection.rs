@@ -237,8 +237,9 @@ impl Connection {
         self.paused.map_or(end, |until| until.min(end))
     }
 
+    /// A client that may not be heard is not silent.
     fn silent_at(&self) -> Instant {
-        self.heard + self.core.config.timing.heartbeat_timeout
+        self.paused.unwrap_or(self.heard).max(self.heard) + self.core.config.timing.heartbeat_timeout
     }
 
     fn unproven_at(&self) -> Instant {
@@ -248,10 +249,8 @@ impl Connection {
     async fn look_at_the_time(&mut self) -> Result<(), Close> {
         let now = Instant::now();
         if self.paused.is_some_and(|until| until <= now) {
-            // What it sent meanwhile counts from when it is read.
-            self.paused = None;
+            (self.paused, self.heard) = (None, now);
         }
-        let paused = self.paused.is_some();
         match &self.caller {
             None if self.unproven_at() <= now => return Err(Close::Unproven),
             Some(caller) if self.recheck <= now => {
@@ -264,7 +263,7 @@ impl Connection {
             }
             _ => {}
         }
-        if self.silent_at() <= now && !paused { Err(Close::Silent) } else { Ok(()) }
+        if self.silent_at() <= now { Err(Close::Silent) } else { Ok(()) }
     }
 }
 

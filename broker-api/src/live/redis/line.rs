@@ -20,6 +20,8 @@ pub(super) struct Line {
     current: Mutex<Option<Shared>>,
     /// Held by whoever makes a new one; the others wait for it.
     opening: tokio::sync::Mutex<()>,
+    /// The last attempt failed, so another server may be the master.
+    doubt: AtomicBool,
 }
 
 /// A connection that was lent.
@@ -37,7 +39,12 @@ pub(super) struct Shared {
 
 impl Line {
     pub(super) fn new(reach: Arc<Reach>) -> Self {
-        Self { reach, current: Mutex::new(None), opening: tokio::sync::Mutex::new(()) }
+        Self {
+            reach,
+            current: Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
+            doubt: AtomicBool::new(false),
+        }
     }
 
     /// Lends the connection.
@@ -68,8 +75,10 @@ impl Line {
                 return Ok(shared);
             }
             let broke = self.current.lock().take().is_some();
-            let place = if broke {
-                // It may have broken because another server is the master now.
+            // Until this one succeeds.
+            let doubted = self.doubt.swap(true, Ordering::AcqRel);
+            let place = if broke || doubted {
+                // Another server may be the master now.
                 self.reach.refresh().await;
                 self.reach.place("").await?
             } else {
@@ -85,6 +94,7 @@ impl Line {
             let connection = self.reach.subscriber(&place, push).await?;
             let shared = Shared { place, connection, broken };
             *self.current.lock() = Some(shared.clone());
+            self.doubt.store(false, Ordering::Release);
             Ok(shared)
         });
         opened.await.unwrap_or(Err(late))

@@ -42,7 +42,7 @@ pub(super) async fn several_buckets_give_all_or_none(stage: &mut Stage) {
         let both = stage.last().charge(&[wide.clone(), narrow.clone()], 1).await.unwrap();
         assert!(matches!(both, Taken::Wait(_)));
     }
-    assert_eq!(stage.first().charge(&[wide.clone()], 2).await.unwrap(), Taken::Allowed);
+    assert_eq!(stage.first().charge(std::slice::from_ref(&wide), 2).await.unwrap(), Taken::Allowed);
     assert!(matches!(stage.last().charge(&[wide], 1).await.unwrap(), Taken::Wait(_)));
 }
 
