@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use culvert_client::broker::{BrokerUrl, ErrorCode, Login, Logins, SyncClient, SyncClientBuilder, SyncError};
+use culvert_client::broker::{
+    BrokerApi, BrokerUrl, ErrorCode, Login, Logins, SyncClient, SyncClientBuilder, SyncError,
+};
 
 use crate::broker_args::BrokerArgs;
 use crate::failure::Code;
-use crate::folders;
+use crate::{folders, id};
 
+/// A login that ends earlier than this is renewed.
+const RENEW: Duration = Duration::from_secs(3600);
 /// How long one answer of the broker may take.
 const ANSWER: Duration = Duration::from_secs(20);
 
 impl BrokerArgs {
-    /// The login that these arguments mean.
-    pub(crate) fn login(&self) -> Result<Login> {
-        let logins = Logins::in_folder(folders::data()?)?;
+    /// The login that these arguments mean. One that ends soon is renewed with this machine's key, which
+    /// `culvert login` has bound to the user.
+    pub(crate) async fn login(&self) -> Result<Login> {
+        let mut logins = Logins::in_folder(folders::data()?)?;
         let login = match (&self.broker, &self.user) {
             (Some(broker), Some(user)) => logins.find(broker, user),
             (None, None) => logins.current(),
@@ -27,11 +32,29 @@ impl BrokerArgs {
         let login =
             login.context("nobody is logged in there: run culvert login --broker URL --user NAME first");
         let login = login.map_err(|error| Code::Usage.with(error))?;
-        if login.is_over() {
-            let text = format!("the login of {} is over: run culvert login again", login.user_id);
-            return Err(Code::Refused.because(text));
+        let login = login.clone();
+        if !login.ends_within(RENEW) {
+            return Ok(login);
         }
-        Ok(login.clone())
+        let options = self.network.options()?;
+        let api = BrokerApi::new(login.broker()?, &options, self.allow_plain_text, ANSWER).await;
+        let api = api.map_err(|error| Code::Usage.with(error))?;
+        match api.login_device(&login.user_id, &id::identity()?).await {
+            Ok(renewed) => {
+                let renewed = Login { broker_key: login.broker_key, ..renewed };
+                logins.keep(renewed.clone())?;
+                Ok(renewed)
+            }
+            Err(error) if login.is_over() => {
+                let text =
+                    format!("the login of {} is over ({error}): run culvert login again", login.user_id);
+                Err(Code::Refused.because(text))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the login could not be renewed and still holds");
+                Ok(login)
+            }
+        }
     }
 
     /// A client of that login, to be added to.
@@ -46,7 +69,7 @@ impl BrokerArgs {
 
     /// A client that is connected.
     pub(crate) async fn connect(&self) -> Result<SyncClient> {
-        let login = self.login()?;
+        let login = self.login().await?;
         let broker = login.broker()?;
         self.builder(&login)?.connect().await.map_err(|error| failed(error, &broker))
     }

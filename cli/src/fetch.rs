@@ -129,7 +129,7 @@ impl Fetch<'_> {
             }
             Ok(share) => share,
             Err(error) if error.code().is_some() => {
-                return Err(failed(error, &self.args.broker.login()?.broker()?));
+                return Err(failed(error, &self.args.broker.login().await?.broker()?));
             }
             Err(error) => return Ok(Attempt::Again(format!("The broker cannot be asked now ({error})"))),
         };

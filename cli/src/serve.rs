@@ -53,7 +53,7 @@ async fn serve(
     report: &Report,
     cancelled: &CancellationToken,
 ) -> Result<()> {
-    let login = settings.broker.login()?;
+    let login = settings.broker.login().await?;
     let broker = login.broker()?;
     let listener = match settings.listen {
         Some(address) => {

@@ -18,7 +18,7 @@ use crate::ticket;
 use registry::{Registry, Shared};
 
 pub(crate) async fn share(args: ShareArgs) -> Result<()> {
-    let login = args.broker.login()?;
+    let login = args.broker.login().await?;
     let mut paths = Vec::new();
     for path in &args.paths {
         let whole = path.canonicalize().with_context(|| format!("cannot share {}", path.display()))?;
@@ -72,7 +72,7 @@ pub(crate) async fn share(args: ShareArgs) -> Result<()> {
 }
 
 pub(crate) async fn unshare(args: UnshareArgs) -> Result<()> {
-    let login = args.broker.login()?;
+    let login = args.broker.login().await?;
     // No longer given out from here, whatever the broker says.
     Registry::of_this_user()?.remove(&args.link.0)?;
     let client = args.broker.connect().await?;
@@ -85,7 +85,7 @@ pub(crate) async fn unshare(args: UnshareArgs) -> Result<()> {
 }
 
 pub(crate) async fn shares(args: SharesArgs) -> Result<()> {
-    let login = args.broker.login()?;
+    let login = args.broker.login().await?;
     let client = args.broker.connect().await?;
     let listed =
         if args.with_me { client.list_shared_with_me().await } else { client.list_my_shares().await };

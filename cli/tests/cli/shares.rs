@@ -188,6 +188,26 @@ async fn who_has_not_logged_in_or_not_with_the_right_password_is_told_what_to_do
     Ok(())
 }
 
+#[tokio::test]
+async fn a_login_that_is_over_is_renewed_with_this_machines_key() -> Result<()> {
+    let world = World::with(|config| config.timing.session = Duration::from_secs(1)).await?;
+    let alice = world.user("alice").await?;
+    let session = || -> Result<culvert_client::broker::Login> {
+        let logins = culvert_client::broker::Logins::in_folder(alice.path("data/culvert"))?;
+        logins.current().cloned().context("a login")
+    };
+    let first = session()?;
+    let end = tokio::time::Instant::now() + LONG;
+    while !first.is_over() {
+        anyhow::ensure!(tokio::time::Instant::now() < end, "the session does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (code, _, err) = alice.ends(["shares"]).await?;
+    assert_eq!(code, 0, "{err}");
+    assert_ne!(session()?.session_token, first.session_token);
+    Ok(())
+}
+
 /// Meets an owner at the relay and shows a grant: `accepted`, or the owner's code.
 async fn meet(
     client: &SyncClient,

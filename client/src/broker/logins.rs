@@ -1,6 +1,7 @@
 //! What `culvert login` leaves in the user's data folder, so that every program of the user is logged in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use culvert_broker_wire::Timestamp;
 use etcetera::BaseStrategy as _;
@@ -128,7 +129,13 @@ impl Login {
 
     /// Whether it has ended.
     pub fn is_over(&self) -> bool {
-        self.expires_at.is_some_and(|end| end <= now())
+        self.ends_within(Duration::ZERO)
+    }
+
+    /// Whether it has ended after this time, if it is known when it ends.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let by = now().unix_seconds().saturating_add(time.as_secs());
+        self.expires_at.is_some_and(|end| end.unix_seconds() <= by)
     }
 
     fn is_of(&self, broker: &BrokerUrl, user_id: &str) -> bool {

@@ -38,6 +38,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new() -> Result<Self> {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with other settings of the broker.
+    pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Result<Self> {
         let folder = TempDir::new()?;
         let addr = (Ipv4Addr::LOCALHOST, free_port()?).into();
         let relay_port = free_port()?;
@@ -45,6 +50,7 @@ impl World {
         config.institution_password = Some(PASSWORD.to_owned().into());
         config.behind_tls = true;
         config.relays = vec![format!("ws://localhost:{relay_port}")];
+        change(&mut config);
         let broker = Broker::bind_at(config, Clock::system())?;
         let mut opened = broker.core();
         let mut task = JoinSet::new();
