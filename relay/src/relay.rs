@@ -262,7 +262,8 @@ async fn fetch_keys(node: &Node) {
     let Some(keys) = node.gate.tickets() else { return std::future::pending().await };
     let each = keys.sets().iter().map(|set| fetch_set(node, set, keys.refresh()));
     join_all(each).await;
-    std::future::pending().await
+    // There are none: the rest of the node goes on without this.
+    std::future::pending::<()>().await;
 }
 
 async fn fetch_set(node: &Node, set: &KeySet, refresh: Duration) {
