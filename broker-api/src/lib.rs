@@ -12,6 +12,8 @@
 //!    the other replicas.
 //! 4. What comes back is a shape of `culvert-broker-wire`, or a [`core::Refusal`] with a stable code.
 
+#![allow(clippy::duplicate_mod, reason = "the statements are compiled once for each database, see `store`")]
+
 pub mod admin;
 pub mod announce;
 pub mod args;

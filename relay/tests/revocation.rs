@@ -38,8 +38,7 @@ impl Doors {
         let file = keys.path().join("issuer.pem");
         std::fs::write(&file, issuer.public_pem()).unwrap();
         let start = async || {
-            let tickets =
-                TicketPolicy::files([file.clone()], Duration::from_secs(86_400));
+            let tickets = TicketPolicy::files([file.clone()], Duration::from_secs(86_400));
             node(hub.bus(), clock.clone(), |config| {
                 config.admission =
                     AdmissionPolicy { open: true, tickets: Some(tickets), ..AdmissionPolicy::default() };

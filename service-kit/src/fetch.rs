@@ -93,7 +93,9 @@ impl Fetcher {
     pub fn new(ca: Option<&[u8]>, limit: Duration, max_bytes: usize) -> Result<Self, FetchError> {
         let trust = |error: &dyn std::fmt::Display| FetchError::Trust(error.to_string());
         let extra: Vec<_> = match ca {
-            Some(pem) => CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| trust(&e))?,
+            Some(pem) => {
+                CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| trust(&e))?
+            }
             None => Vec::new(),
         };
         if ca.is_some() && extra.is_empty() {
