@@ -6,6 +6,8 @@
 //! certificate, without a key for what is stored, or without the URL that clients are told, the broker does
 //! not start and says what to set.
 
+#![allow(rustdoc::bare_urls, reason = "doc comments here are what --help prints")]
+
 mod institution;
 mod limits;
 mod redis;

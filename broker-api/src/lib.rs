@@ -12,6 +12,7 @@
 //!    the other replicas.
 //! 4. What comes back is a shape of `culvert-broker-wire`, or a [`core::Refusal`] with a stable code.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "module docs lead readers of the source")]
 #![allow(clippy::duplicate_mod, reason = "the statements are compiled once for each database, see `store`")]
 
 pub mod admin;
