@@ -1,7 +1,7 @@
 //! The WebSocket at `/ws`: the messages of `culvert-broker-wire`, and what is pushed between them.
 //!
 //! A socket's life: [`upgrade`] learns from the headers who is there, if they say so, and gives it a seat
-//! among [`Sockets`]; [`connection`] is its one task, which reads, answers ([`answer`]) and writes what
+//! among [`Sockets`]; [`connection`] is its one task, which reads, answers (`answer`) and writes what
 //! others hand to its queue, until there is a reason to end ([`Close`]). [`run`] is what a replica does for
 //! all of them: it keeps presence, and [`news`] tells those concerned what happens, on whatever replica.
 
