@@ -1,5 +1,11 @@
 //! What can be typed of the commands that need a broker.
 
+#![allow(
+    rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments here are what --help prints"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
