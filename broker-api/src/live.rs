@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use culvert_broker_wire::message::RelayAddress;
 use culvert_broker_wire::{ShareInfo, Timestamp};
 use culvert_relay::admission::Revoked;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -211,7 +212,10 @@ pub fn reachable(presences: &[Presence], info: &mut ShareInfo, result_id: &str) 
     info.relays = presences.iter().rev().filter_map(|presence| presence.relay.clone()).collect();
 }
 
+/// What stands in a segment of a path as it is: RFC 3986, unreserved.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A text as one segment of a URL's path.
 fn segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }

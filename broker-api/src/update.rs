@@ -160,7 +160,7 @@ mod tests {
 
     /// Only the first page was ever read once.
     #[tokio::test]
-    async fn all_pages_are_read_and_odd_versions_are_passed_over() {
+    async fn hole_1_b_8_all_pages_are_read_and_odd_versions_are_passed_over() {
         let (url, _server) = pages(vec![
             (
                 "/tags",

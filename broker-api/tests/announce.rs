@@ -28,7 +28,7 @@ async fn heard<T>(events: &Receiver<ServiceEvent>, wanted: impl Fn(ServiceEvent)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_is_announced_under_both_names_without_anything_of_its_password_and_withdrawn() {
+async fn hole_1_b_8_the_announcement_is_withdrawn_at_shutdown_and_says_nothing_of_the_password() {
     let authority = TestCa::new("announce").unwrap();
     let leaf = authority.loopback().unwrap();
     let fingerprint = HEXLOWER.encode(&Sha256::digest(leaf.der().unwrap()));

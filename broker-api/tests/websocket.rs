@@ -64,7 +64,7 @@ async fn the_messages_of_the_first_protocol_are_answered_as_documented() {
     assert_eq!(info["info"]["metadata"]["access_policy"]["type"], "public");
     assert_eq!(info["info"]["owner_online"], true);
     let url = info["info"]["download_url"].as_str().unwrap();
-    assert_eq!(url.replace("%2D", "-"), "http://192.168.1.50:3001/api/results/result-uuid");
+    assert_eq!(url, "http://192.168.1.50:3001/api/results/result-uuid");
 
     assert_eq!(say(&mut alice, r#"{"type":"disconnect","user_id":"alice@institution.edu"}"#).await, ack());
     let info = say(&mut bob, request).await;

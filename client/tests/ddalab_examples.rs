@@ -128,7 +128,7 @@ async fn serve_result(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut request = [0; 1024];
         let Ok(len) = stream.read(&mut request).await else { continue };
-        let is_right = request[..len].starts_with(b"GET /api/results/result%2D7 ");
+        let is_right = request[..len].starts_with(b"GET /api/results/result-7 ");
         let (status, body) = if is_right { ("200 OK", r#"{"answer":42}"#) } else { ("404 Not Found", "") };
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

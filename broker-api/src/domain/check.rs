@@ -23,11 +23,17 @@ pub fn user_id(field: &str, text: &str) -> Result<(), Refusal> {
     id(field, text, MAX_USER_ID)
 }
 
-/// The id of a result.
+/// The id of a result, which becomes a segment of a URL's path.
 ///
 /// # Errors
 /// `INVALID_INPUT`.
 pub fn result_id(text: &str) -> Result<(), Refusal> {
+    if matches!(text, "." | "..") {
+        return Err(Refusal::new(
+            ErrorCode::InvalidInput,
+            "result_id must not be . or .., which mean folders",
+        ));
+    }
     id("result_id", text, MAX_RESULT_ID)
 }
 

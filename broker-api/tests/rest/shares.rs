@@ -123,7 +123,7 @@ async fn hole_1_b_5_a_grant_is_verified_offline_by_the_owner() {
     let _online = broker.online("alice", &alice).await;
     let found = look_up(&broker, &token, Some(&bob)).await.expect(200);
     assert_eq!(found["owner_online"], true);
-    assert_eq!(found["download_url"], "http://192.0.2.1:3001/api/results/result%2D1");
+    assert_eq!(found["download_url"], "http://192.0.2.1:3001/api/results/result-1");
     let (header, claims) = verified(&broker, found["grant"].as_str().unwrap()).await;
     assert_eq!(header["typ"], culvert_broker_wire::grant::GRANT_TYPE);
     let hash = token.parse::<culvert_broker_wire::ShareToken>().unwrap().hash();
@@ -142,6 +142,39 @@ async fn hole_1_b_5_a_grant_is_verified_offline_by_the_owner() {
     let found = look_up(&broker, &public, None).await.expect(200);
     let (_, claims) = verified(&broker, found["grant"].as_str().unwrap()).await;
     assert!(claims["sub"].is_null() && claims["cnf"].is_null());
+}
+
+/// Hole: addresses of local networks were told to everybody who had a token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hole_1_b_9_strangers_learn_no_address_of_a_local_network() {
+    let (broker, _) = at_a_time().await;
+    let (alice, bob) = (broker.signed_in("alice").await, broker.signed_in("bob").await);
+    let token = published(&broker, &alice, json!({ "type": "public" })).await;
+    for (endpoint, told) in [
+        ("http://192.168.1.50:3001", false),
+        ("http://10.1.2.3", false),
+        ("http://100.100.1.1:3001", false),
+        ("http://127.0.0.1:3001", false),
+        ("http://[fd00::1]:3001", false),
+        ("http://[fe80::1]:3001", false),
+        ("http://workstation:3001", false),
+        ("http://workstation.local:3001", false),
+        ("http://192.0.2.1:3001", true),
+        ("https://alice.example.org", true),
+    ] {
+        let mut socket = broker.socket_of(&alice).await;
+        socket.register("alice", endpoint).await;
+        let url = format!("{endpoint}/api/results/result-1");
+        let stranger = look_up(&broker, &token, None).await.expect(200);
+        assert_eq!(stranger["owner_online"], true);
+        assert_eq!(stranger["download_url"], if told { &url } else { "" }, "{endpoint}");
+        assert_eq!(look_up(&broker, &token, Some(&bob)).await.expect(200)["download_url"], url);
+        socket.close().await;
+        common::until("alice is offline", async || {
+            look_up(&broker, &token, None).await.expect(200)["owner_online"] == false
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

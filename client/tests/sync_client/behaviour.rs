@@ -30,7 +30,7 @@ async fn a_share_is_published_looked_up_listed_and_revoked() {
 
     let share = bob.access_share(&link).await.unwrap();
     assert!(share.owner_online && !share.is_stale && share.grant.is_some());
-    assert_eq!(share.download_url, "http://127.0.0.1:3001/api/results/result%2D123");
+    assert_eq!(share.download_url, "http://127.0.0.1:3001/api/results/result-123");
     assert_eq!(bob.access_share(&link.replace("ddalab", "culvert")).await.unwrap().metadata, share.metadata);
 
     let mine = alice.list_my_shares().await.unwrap();

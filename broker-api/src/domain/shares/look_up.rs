@@ -1,10 +1,13 @@
 //! Asking for a share: the hottest request of the broker.
 
+use std::net::Ipv4Addr;
+
 use culvert_broker_wire::grant::AUDIENCE;
 use culvert_broker_wire::{
     Audience, ErrorCode, GrantClaims, Permission, ShareInfo, ShareMetadata, ShareToken, Timestamp,
 };
 use serde_json::json;
+use url::{Host, Url};
 
 use super::{hash_text, not_found, random_id};
 use crate::core::{Caller, Core, Refusal, Visitor};
@@ -103,7 +106,31 @@ pub async fn look_up(
     let (download_url, relays) = (String::new(), Vec::new());
     let mut info = ShareInfo { metadata, download_url, owner_online: false, grant, relays, last_seen };
     live::reachable(&presences, &mut info, &result_id);
+    if caller.is_none() && is_local(&info.download_url) {
+        // Of no use to a stranger, and none of their business.
+        info.download_url.clear();
+    }
     Ok(Found { info, version })
+}
+
+/// Whether a URL means something only in its owner's own network.
+fn is_local(url: &str) -> bool {
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => !name.contains('.') || name.ends_with(".local"),
+        Some(Host::Ipv4(address)) => {
+            address.is_private() || address.is_loopback() || address.is_link_local() || is_shared(address)
+        }
+        Some(Host::Ipv6(address)) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
+        None => false,
+    }
+}
+
+/// Whether an address is shared by the customers of a provider (RFC 6598, 100.64.0.0/10).
+fn is_shared(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    first == 100 && (64..128).contains(&second)
 }
 
 /// Signs a grant that ends with the share at the latest; gives its id as well.
