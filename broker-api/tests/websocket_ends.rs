@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use common::{Request, Running, Socket, until};
@@ -121,17 +122,19 @@ async fn silence_longer_than_the_heartbeat_timeout_ends_the_socket() {
     let (mut silent, mut alive) =
         (broker.online("alice", &token).await, broker.online("alice", &token).await);
     let began = std::time::Instant::now();
+    let over = Cell::new(false);
     let heartbeats = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
-        loop {
+        while !over.get() {
             ticks.tick().await;
             alive.expect(json!({"type": "heartbeat", "user_id": "alice"}), "ack").await;
         }
     };
-    tokio::select! {
-        end = end(&mut silent) => assert_eq!(end, ("USER_NOT_FOUND".to_owned(), 4408)),
-        () = heartbeats => {}
-    }
+    let ends = async {
+        assert_eq!(end(&mut silent).await, ("USER_NOT_FOUND".to_owned(), 4408));
+        over.set(true);
+    };
+    tokio::join!(ends, heartbeats);
     assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
     let live = broker.core().live.clone();
     until("one is left", async || live.presences("alice").await.unwrap().len() == 1).await;

@@ -58,7 +58,7 @@ fn every_link_between_documents_leads_somewhere() -> Result<()> {
 #[test]
 fn the_functions_that_the_architecture_walks_through_exist() -> Result<()> {
     let mut code = String::new();
-    for part in ["wire", "session", "service-kit", "relay", "client"] {
+    for part in ["wire", "broker-wire", "session", "service-kit", "relay", "broker-api", "client", "cli"] {
         for file in files(&repository().join(part).join("src"), "rs")? {
             code.push_str(&fs::read_to_string(file)?);
         }
