@@ -12,9 +12,6 @@ use culvert_loadtest::launch;
 use culvert_loadtest::report::{Report, compare};
 use tokio::runtime::Runtime;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The run failed, or what it found is not as it should be.
 const FAILED: u8 = 1;
 /// The command line is wrong (sysexits.h, `EX_USAGE`).
