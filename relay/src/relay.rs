@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use culvert_service_kit::admin::{About, Admin};
 use culvert_service_kit::lifecycle::{self, Drained};
 use culvert_service_kit::metric_set::Registry;
@@ -18,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Gate, KeyError, KeySet, name_matches};
+use crate::admission::{Gate, KeyError, KeySet, KeySetError, name_matches};
 use crate::args::chain;
 use crate::bus::memory::MemoryBus;
 use crate::bus::redis::RedisBus;
@@ -31,6 +32,8 @@ use crate::node::{Local, Node};
 
 /// How often ticket keys are compared with their files.
 const KEYS_POLL: Duration = Duration::from_secs(5);
+/// Pause before a key set that could not be fetched is asked for again; grows up to the usual one.
+const KEYS_RETRY: Duration = Duration::from_secs(1);
 
 /// A node that could not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +50,7 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A ticket key file cannot be used.
+    /// Ticket keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The settings for Redis make no connection.
@@ -268,29 +271,31 @@ async fn fetch_keys(node: &Node) {
 
 async fn fetch_set(node: &Node, set: &KeySet, refresh: Duration) {
     let fetches = &node.metrics.key_fetches;
-    let (mut failures, mut known) = (0_u32, None);
+    let mut known = 0;
     loop {
-        match set.fetch().await {
-            Ok(count) => {
-                fetches[Fetched::Done].increment(1);
-                if failures > 0 || known != Some(count) {
-                    tracing::info!(url = %set.url(), count, "ticket keys fetched");
-                }
-                (failures, known) = (0, Some(count));
+        let mut said = false;
+        let failed = |error: &KeySetError, _| {
+            fetches[Fetched::Failed].increment(1);
+            // Said when it begins, not with every attempt.
+            if !std::mem::replace(&mut said, true) {
+                tracing::error!(error = chain(error), url = %set.url(), in_use = known, "ticket keys not fetched");
             }
-            Err(error) => {
-                fetches[Fetched::Failed].increment(1);
-                failures = failures.saturating_add(1);
-                // Said when it begins, not with every attempt.
-                if failures == 1 {
-                    let in_use = known.unwrap_or(0);
-                    tracing::error!(error = chain(&error), url = %set.url(), in_use, "ticket keys not fetched");
-                }
+        };
+        let again = ExponentialBuilder::default()
+            .with_min_delay(KEYS_RETRY.min(refresh))
+            .with_max_delay(refresh)
+            .with_jitter()
+            .without_max_times();
+        // Without a limit of attempts it ends in success only.
+        if let Ok(count) = (|| set.fetch()).retry(again).notify(failed).await {
+            fetches[Fetched::Done].increment(1);
+            if said || count != known {
+                tracing::info!(url = %set.url(), count, "ticket keys fetched");
             }
+            known = count;
         }
         // Spread, so that the nodes of a cluster do not all ask at once.
-        let pause = set.pause(failures, refresh).mul_f64(rand::random_range(0.8..1.0));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(refresh.mul_f64(rand::random_range(0.8..1.0))).await;
     }
 }
 

@@ -160,6 +160,7 @@ impl Fetcher {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Bytes, FetchError> {
         let http = |source| FetchError::Http { host: host.to_owned(), source };
+        let connect = |source| FetchError::Connect { host: host.to_owned(), source };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         // Ends with this function, whatever the other side does.
@@ -187,14 +188,10 @@ impl Fetcher {
             }
             Err(error) => match error.downcast() {
                 Ok(source) => Err(http(*source)),
-                Err(error) => Err(connect_error(host, error)),
+                Err(error) => Err(connect(std::io::Error::other(error))),
             },
         }
     }
-}
-
-fn connect_error(host: &str, error: Box<dyn std::error::Error + Send + Sync>) -> FetchError {
-    FetchError::Connect { host: host.to_owned(), source: std::io::Error::other(error) }
 }
 
 /// Host and port as the `Host` header has them.

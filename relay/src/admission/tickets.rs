@@ -1,6 +1,6 @@
 //! Verifies admission tickets and invitations, offline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +20,12 @@ use crate::config::{KeySource, TicketPolicy};
 const FETCH: Duration = Duration::from_secs(10);
 /// A key set has a few hundred bytes for each key.
 const MAX_KEY_SET: usize = 256 << 10;
-/// Pause before a key set that was never fetched is asked for again; grows with every failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keys that are of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It cannot be read.
-    #[error("ticket key file {path}")]
+    #[error("cannot read {path}")]
     Read {
         /// Which.
         path: String,
@@ -44,15 +42,9 @@ pub enum KeyError {
         /// Which.
         path: String,
     },
-    /// The authorities cannot be used.
-    #[error("ticket-keys-ca {path}")]
-    Authorities {
-        /// Which.
-        path: String,
-        /// Why.
-        #[source]
-        source: FetchError,
-    },
+    /// What is trusted when key sets are fetched cannot be used.
+    #[error("no key set can be fetched; check ticket-keys-ca and the system's certificates")]
+    Trust(#[from] FetchError),
 }
 
 /// A key set that could not be fetched.
@@ -106,14 +98,6 @@ impl KeySet {
         let count = keys.len();
         self.keys.store(Arc::new(keys));
         Ok(count)
-    }
-
-    /// When to fetch it again after so many failures in a row.
-    pub fn pause(&self, failures: u32, refresh: Duration) -> Duration {
-        match failures {
-            0 => refresh,
-            _ => FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(refresh),
-        }
     }
 }
 
@@ -222,11 +206,9 @@ fn claims<T: DeserializeOwned + Clone>(token: &str, key: &DecodingKey) -> Option
 fn read_all(files: &[PathBuf]) -> Result<Vec<TicketKey>, KeyError> {
     let mut keys = Vec::new();
     for file in files {
-        let path = || file.display().to_string();
-        let text = std::fs::read(file).map_err(|source| KeyError::Read { path: path(), source })?;
-        let found = read_keys(&text);
+        let found = read_keys(&read(file)?);
         if found.is_empty() {
-            return Err(KeyError::NoKey { path: path() });
+            return Err(KeyError::NoKey { path: file.display().to_string() });
         }
         keys.extend(found);
     }
@@ -235,11 +217,12 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<TicketKey>, KeyError> {
 
 /// The way to key sets: the system's authorities and those of the policy.
 fn fetcher(policy: &TicketPolicy) -> Result<Fetcher, KeyError> {
-    let path = || policy.authorities.iter().map(|path| path.display().to_string()).collect();
-    let read = |file: &PathBuf| std::fs::read(file).map_err(|source| KeyError::Read { path: path(), source });
-    let pem = policy.authorities.as_ref().map(read).transpose()?;
-    Fetcher::new(pem.as_deref(), FETCH, MAX_KEY_SET)
-        .map_err(|source| KeyError::Authorities { path: path(), source })
+    let pem = policy.authorities.as_deref().map(read).transpose()?;
+    Ok(Fetcher::new(pem.as_deref(), FETCH, MAX_KEY_SET)?)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, KeyError> {
+    std::fs::read(file).map_err(|source| KeyError::Read { path: file.display().to_string(), source })
 }
 
 fn of_set(set: JwkSet) -> Vec<TicketKey> {
