@@ -11,9 +11,8 @@ use std::time::Duration;
 use culvert_relay::config::Tls;
 use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Loaded, load_with_aliases};
 use culvert_service_kit::lifecycle::{Drained, signals};
-use culvert_service_kit::telemetry;
 use culvert_service_kit::{Clock, Shutdown};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use culvert_service_kit::{process, telemetry};
 
 use crate::admin::{self, AdminCommand, Office};
 use crate::args::{ALIASES, Action, Args, Logs, chain};
@@ -24,7 +23,7 @@ use crate::seal::Sealer;
 use crate::server::{Broker, OpenError, migrate, open_store, with_keys};
 
 /// Descriptors beside those of clients: listeners, the stores' connections, the runtime's own.
-const OTHER_DESCRIPTORS: u64 = 128;
+const OTHER_DESCRIPTORS: usize = 128;
 /// Who knows the institution's password can make users; 16 random characters are out of reach of guesses
 /// at the rates that the broker allows.
 const STRONG_PASSWORD: usize = 16;
@@ -127,7 +126,7 @@ async fn administer(config: Config, command: AdminCommand) -> anyhow::Result<Exi
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    raise_descriptor_limit(config.limits.connections);
+    process::raise_descriptor_limit(config.limits.connections, OTHER_DESCRIPTORS);
     say_what_is_open(&config);
     let shutdown = Shutdown::new();
     let signals = signals(shutdown.clone())?;
@@ -157,24 +156,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }
     })
-}
-
-/// Raises the limit of open descriptors as far as the system lets it, and says if that is not enough.
-fn raise_descriptor_limit(connections: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
-    }
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
-    if let Some(limit) = getrlimit(Resource::Nofile).current
-        && limit < needed
-    {
-        tracing::warn!(
-            limit,
-            needed,
-            "fewer descriptors may be opened than max-connections needs; raise LimitNOFILE or ulimit -n"
-        );
-    }
 }
 
 /// What is open, or nearly so, is because someone said so, and the log shows it.

@@ -10,15 +10,14 @@ use std::time::Duration;
 use culvert_service_kit::Shutdown;
 use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Effective, Loaded, load};
 use culvert_service_kit::lifecycle::{Drained, signals};
-use culvert_service_kit::telemetry;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use culvert_service_kit::{process, telemetry};
 
 use crate::args::{Action, Args, Logs, chain};
 use crate::config::{Config, Tls};
 use crate::relay::Relay;
 
 /// Descriptors beside those of peers: listeners, files, the runtime's own.
-const OTHER_DESCRIPTORS: u64 = 64;
+const OTHER_DESCRIPTORS: usize = 64;
 /// Whoever sees one hello can try tokens without asking the relay; 20 random characters are out of reach.
 const STRONG_TOKEN: usize = 20;
 /// For work on blocking threads (reading certificate files) when everything else has ended.
@@ -74,7 +73,7 @@ fn run(config: Config, logs: Logs) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    raise_descriptor_limit(config.limits.connections);
+    process::raise_descriptor_limit(config.limits.connections, OTHER_DESCRIPTORS);
     say_what_is_open(&config);
     let shutdown = Shutdown::new();
     let signals = match signals(shutdown.clone()) {
@@ -116,26 +115,6 @@ async fn serve(config: Config) -> ExitCode {
             tracing::info!(?drained, "stopped");
             ExitCode::SUCCESS
         }
-    }
-}
-
-/// Raises the limit of open descriptors as far as the system lets it, and says if that is not enough.
-///
-/// The usual soft limit of 1,024 is for programs that use `select`, not for servers.
-fn raise_descriptor_limit(connections: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
-    }
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
-    if let Some(limit) = getrlimit(Resource::Nofile).current
-        && limit < needed
-    {
-        tracing::warn!(
-            limit,
-            needed,
-            "fewer descriptors may be opened than max-connections needs; raise LimitNOFILE or ulimit -n"
-        );
     }
 }
 

@@ -1,11 +1,11 @@
-//! What the process uses, as every Prometheus client library reports it.
+//! What the process uses, as every Prometheus client library reports it, and how many descriptors it may open.
 //!
 //! The numbers are those of the whole process, read from the kernel when they are asked for. Where there is
 //! no `/proc`, those from it stay 0.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 crate::metric_set! {
@@ -21,6 +21,27 @@ crate::metric_set! {
         most_files: gauge "process_max_fds",
         /// Start time of the process since unix epoch in seconds.
         started: gauge "process_start_time_seconds",
+    }
+}
+
+/// Raises the limit of open descriptors as far as the system lets it, and says if that is not enough for
+/// `connections` and the `others`.
+///
+/// The usual soft limit of 1,024 is for programs that use `select`, not for servers.
+pub fn raise_descriptor_limit(connections: usize, others: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
+    }
+    let needed = u64::try_from(connections.saturating_add(others)).unwrap_or(u64::MAX);
+    if let Some(limit) = getrlimit(Resource::Nofile).current
+        && limit < needed
+    {
+        tracing::warn!(
+            limit,
+            needed,
+            "fewer descriptors may be opened than max-connections needs; raise LimitNOFILE or ulimit -n"
+        );
     }
 }
 
