@@ -212,6 +212,8 @@ impl Broker {
                     Err(OpenError::Sole(lost))
                 }
                 () = upkeep(&opened, &readiness) => Ok(()),
+                // Without it nothing may be granted: better drained and started again.
+                () = opened.audit.ended() => Ok(()),
             }
         };
         let announced = announce::while_serving(&config, address, certificates.as_deref(), &shutdown);

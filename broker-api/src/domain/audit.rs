@@ -45,6 +45,11 @@ impl Journal {
         Self { queue, tasks }
     }
 
+    /// Completes if nothing is written down any more, because the task that does it has ended. Cancel safe.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Waits until everything that was handed over is written or refused.
     pub async fn close(self) {
         let Self { queue, tasks } = self;
