@@ -74,7 +74,7 @@ pub(super) async fn serve(
 
 async fn converse(stream: TcpStream, desk: Arc<Desk>, report: Report, stop: CancellationToken) {
     // What a switched connection becomes runs here, so that it ends with its connection's task.
-    let (upgrades, mut upgraded) = tokio::sync::mpsc::unbounded_channel();
+    let (upgrades, mut upgraded) = tokio::sync::mpsc::channel(1);
     let service = service_fn(|request| {
         let (desk, upgrades) = (Arc::clone(&desk), upgrades.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(request, &desk, &upgrades).await) }
@@ -121,7 +121,7 @@ async fn transfer(
     }
 }
 
-type Upgrades = tokio::sync::mpsc::UnboundedSender<(hyper::upgrade::OnUpgrade, Allowed)>;
+type Upgrades = tokio::sync::mpsc::Sender<(hyper::upgrade::OnUpgrade, Allowed)>;
 
 async fn answer(mut request: Request<Incoming>, desk: &Desk, upgrades: &Upgrades) -> Answer {
     let path = request.uri().path().to_owned();
@@ -151,7 +151,7 @@ async fn answer(mut request: Request<Incoming>, desk: &Desk, upgrades: &Upgrades
     let wants_transfer = header("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(PROTOCOL));
     if wants_transfer {
         let upgrade = hyper::upgrade::on(&mut request);
-        if upgrades.send((upgrade, allowed)).is_err() {
+        if upgrades.try_send((upgrade, allowed)).is_err() {
             return problem(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "this server is ending");
         }
         let mut switch = text(StatusCode::SWITCHING_PROTOCOLS, "");
