@@ -64,6 +64,7 @@ impl Listener {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        metrics.most_connections.set(config.limits.connections as f64);
         let tls = tls.map(TlsAcceptor::from);
         let leaving = CancellationToken::new();
         Arc::new(Self { config, front, tls, metrics, seats, shutdown, leaving })

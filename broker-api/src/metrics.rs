@@ -63,6 +63,28 @@ impl Backend {
     }
 }
 
+/// What a connection to the database is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lent {
+    /// It is lent to a request.
+    Busy,
+    /// It is open and waits for one.
+    Idle,
+}
+
+impl Lent {
+    /// Both.
+    pub const ALL: &'static [Lent] = &[Lent::Busy, Lent::Idle];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Lent::Busy => "busy",
+            Lent::Idle => "idle",
+        }
+    }
+}
+
 culvert_service_kit::metric_set! {
     /// Series of the broker.
     pub struct Metrics {
@@ -76,10 +98,14 @@ culvert_service_kit::metric_set! {
         },
         /// Events pushed to WebSockets, by their type.
         pub events: counter "culvert_broker_events_total" { type: Pushed = Pushed::ALL, Pushed::name },
+        /// Events that nobody was told of, because they came faster than they could be told.
+        pub events_missed: counter "culvert_broker_events_missed_total",
         /// WebSockets that ended, by the reason.
         pub closes: counter "culvert_broker_closes_total" { reason: Close = Close::ALL, Close::name },
         /// TCP connections open now, those of WebSockets included.
         pub tcp_connections: gauge "culvert_broker_tcp_connections",
+        /// Most of them, of max-connections.
+        pub most_connections: gauge "culvert_broker_tcp_connections_limit",
         /// TCP connections accepted.
         pub accepted: counter "culvert_broker_accepted_total",
         /// Connections that ended before their first request was answered, by the reason.
@@ -107,6 +133,17 @@ culvert_service_kit::metric_set! {
         pub backend_failures: counter "culvert_broker_backend_failures_total" {
             backend: Backend = Backend::ALL, Backend::name
         },
+        /// Open connections to the database, by what they do; looked at once a second.
+        pub database_connections: gauge "culvert_broker_database_connections" { state: Lent = Lent::ALL, Lent::name },
+        /// Most of them, of database-connections.
+        pub most_database_connections: gauge "culvert_broker_database_connections_limit",
+        /// Requests that wait for a connection to the database; looked at once a second.
+        pub database_waiting: gauge "culvert_broker_database_waiting",
+        /// Entries that could not be written to the audit log; what they were about was refused.
+        pub audit_failures: counter "culvert_broker_audit_failures_total",
+        /// When a signing key has to follow the newest, in seconds since 1970. It is made before, so this is in
+        /// the future.
+        pub next_key_due: gauge "culvert_broker_signing_key_due_timestamp_seconds",
         /// Proofs of identity, by the way in and whether they proved it. A session counts with every request.
         pub logins: counter "culvert_broker_logins_total" {
             way: Entrance = Entrance::ALL, Entrance::name; verdict: Verdict = Verdict::ALL, Verdict::name

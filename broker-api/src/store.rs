@@ -70,6 +70,19 @@ pub enum StoreError {
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The connections to a database at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Lent out.
+    pub busy: usize,
+    /// Open and not lent out.
+    pub idle: usize,
+    /// How many wait for one.
+    pub waiting: usize,
+    /// How many there may be.
+    pub most: usize,
+}
+
 /// Everything that lasts.
 #[async_trait]
 pub trait Store:
@@ -80,6 +93,9 @@ pub trait Store:
     /// # Errors
     /// What is wrong.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Its connections now.
+    fn connections(&self) -> Connections;
 
     /// Makes the tables, or brings them up to date; waits for the database as long as `wait` says. Any number
     /// of replicas may do so at once: one does it, the others find it done.

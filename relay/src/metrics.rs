@@ -100,6 +100,39 @@ impl Fetched {
     }
 }
 
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// One connection's.
+    Connection,
+    /// A source address's.
+    Source,
+    /// A peer's, over all its connections.
+    Peer,
+    /// A tenant's.
+    Tenant,
+    /// That of the guests whom the holder of one ticket invited.
+    Guests,
+}
+
+impl Whose {
+    /// Those with rates, which pause whoever is over them.
+    pub const RATED: &'static [Whose] = &[Whose::Connection, Whose::Source, Whose::Peer, Whose::Tenant];
+    /// Those with a number of connections, which close a newcomer as overloaded.
+    pub const SEATED: &'static [Whose] = &[Whose::Peer, Whose::Tenant, Whose::Guests];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Whose::Connection => "connection",
+            Whose::Source => "source",
+            Whose::Peer => "peer",
+            Whose::Tenant => "tenant",
+            Whose::Guests => "guests",
+        }
+    }
+}
+
 culvert_service_kit::metric_set! {
     /// Series of one relay node.
     pub struct Metrics {
@@ -113,14 +146,22 @@ culvert_service_kit::metric_set! {
         pub key_fetches: counter "culvert_relay_ticket_key_fetches_total" { outcome: Fetched = Fetched::ALL, Fetched::name },
         /// Connections whose handshake is under way.
         pub handshakes: gauge "culvert_relay_handshakes",
+        /// Most of them at a time, of max-handshakes.
+        pub most_handshakes: gauge "culvert_relay_handshakes_limit",
         /// Seconds from accept to welcome, of admitted connections.
         pub handshake_seconds: histogram "culvert_relay_handshake_seconds",
         /// Connections of admitted peers.
         pub connections: gauge "culvert_relay_connections",
+        /// Most connections of the node, of max-connections.
+        pub most_connections: gauge "culvert_relay_connections_limit",
+        /// Connections closed as overloaded because there were as many as there may be, by whose limit it is.
+        pub seats_refused: counter "culvert_relay_seats_refused_total" { whose: Whose = Whose::SEATED, Whose::name },
         /// Connections that ended after the upgrade, by close reason.
         pub closed: counter "culvert_relay_closed_total" { close: Close = Close::ALL, Close::name },
         /// Topic memberships of this node's connections.
         pub memberships: gauge "culvert_relay_memberships",
+        /// Most memberships of the node, of max-memberships.
+        pub most_memberships: gauge "culvert_relay_memberships_limit",
         /// Frames read from peers, by kind; unknown kinds are not counted here.
         pub frames_received: counter "culvert_relay_frames_received_total" { kind: Kind = Kind::ALL, Kind::name },
         /// Frames of kinds that this version does not know, which were skipped.
@@ -143,14 +184,16 @@ culvert_service_kit::metric_set! {
         pub bytes_read: counter "culvert_relay_socket_read_bytes_total",
         /// Bytes written to peers' sockets, TLS included.
         pub bytes_written: counter "culvert_relay_socket_written_bytes_total",
-        /// Times a connection's reading was paused because it was over a limit.
-        pub throttled: counter "culvert_relay_throttled_total",
+        /// Times a connection's reading was paused because it was over a rate, by whose rate it is.
+        pub throttled: counter "culvert_relay_throttled_total" { whose: Whose = Whose::RATED, Whose::name },
         /// Joins and lookups refused, by reason.
         pub joins_refused: counter "culvert_relay_joins_refused_total" { refusal: culvert_wire::JoinRefusal = culvert_wire::JoinRefusal::ALL, culvert_wire::JoinRefusal::name },
         /// Gaps announced to connections because the bus lost frames.
         pub gaps: counter "culvert_relay_gaps_total",
         /// Bytes that the queues of all connections hold, in pieces of 32 KiB, of at most node-queue-bytes.
         pub queued_bytes: gauge "culvert_relay_queued_bytes",
+        /// Most bytes that they may hold, of node-queue-bytes.
+        pub most_queued_bytes: gauge "culvert_relay_queued_bytes_limit",
         /// 1 while the node has no number in its cluster, so that it admits nobody, 0 otherwise.
         pub unplaced: gauge "culvert_relay_unplaced",
         /// 1 while the rest of the cluster is out of reach, 0 otherwise.

@@ -14,7 +14,7 @@ use crate::accounts::{Accounts, Allowance, NoSeat, Seat, Source};
 use crate::admission::{Gate, Grant};
 use crate::bus::Bus;
 use crate::config::{Config, TenantScope};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Whose};
 use crate::quota::Rate;
 use crate::topics::Topics;
 
@@ -49,8 +49,8 @@ pub struct Node {
 
 /// The seats of one admitted connection; dropping them gives them back.
 pub struct Seats {
-    /// Where its frames and bytes are charged: source, peer, tenant.
-    pub charged: Vec<Seat>,
+    /// Where its frames and bytes are charged.
+    pub charged: [(Whose, Seat); 3],
     _guest: Option<Seat>,
 }
 
@@ -67,6 +67,11 @@ impl Node {
         let peer = allowance(limits.connections_per_peer, limits.peer_frames, limits.peer_bytes);
         let tenant = allowance(limits.connections_per_tenant, limits.tenant_frames, limits.tenant_bytes);
         let guest = allowance(u32::MAX, Rate::UNLIMITED, Rate::UNLIMITED);
+        let metrics = local.metrics.clone();
+        metrics.most_connections.set(limits.connections as f64);
+        metrics.most_handshakes.set(limits.handshakes_pending as f64);
+        metrics.most_memberships.set(limits.memberships as f64);
+        metrics.most_queued_bytes.set(limits.node_queue_bytes as f64);
         Self {
             sources: Accounts::new(source, MOST_ACCOUNTS),
             peers: Accounts::new(peer, MOST_ACCOUNTS),
@@ -75,7 +80,7 @@ impl Node {
                 TenantScope::Cluster => Accounts::divided(tenant, MOST_ACCOUNTS, local.nodes()),
             },
             guests: Accounts::new(guest, MOST_ACCOUNTS),
-            metrics: local.metrics.clone(),
+            metrics,
             topics: local.topics.clone(),
             leaving: AtomicBool::new(false),
             started: Instant::now(),
@@ -111,17 +116,23 @@ impl Node {
     /// [`Close::Overloaded`] if the node, the peer, the tenant or the ticket has too many.
     pub fn seat(&self, source: Seat, peer: PeerId, grant: &Grant) -> Result<Seats, Close> {
         let now = self.nanos();
-        let full = |_| Close::Overloaded;
+        let full = |whose: Whose| {
+            move |_: NoSeat| {
+                self.metrics.seats_refused[whose].increment(1);
+                Close::Overloaded
+            }
+        };
         let guest = match (&grant.invited, &grant.ticket) {
             (Some(invited), Some(ticket)) => {
                 let key = (ticket.clone(), invited.by);
-                Some(self.guests.sit(key, Some(invited.guests), now).map_err(full)?)
+                Some(self.guests.sit(key, Some(invited.guests), now).map_err(full(Whose::Guests))?)
             }
             _ => None,
         };
-        let peer = self.peers.sit(peer, grant.limits.connections, now).map_err(full)?;
-        let tenant = self.tenants.sit(grant.tenant.clone(), None, now).map_err(full)?;
-        Ok(Seats { charged: vec![source, peer, tenant], _guest: guest })
+        let peer = self.peers.sit(peer, grant.limits.connections, now).map_err(full(Whose::Peer))?;
+        let tenant = self.tenants.sit(grant.tenant.clone(), None, now).map_err(full(Whose::Tenant))?;
+        let charged = [(Whose::Source, source), (Whose::Peer, peer), (Whose::Tenant, tenant)];
+        Ok(Seats { charged, _guest: guest })
     }
 
     /// Measures what the queues hold, every second, and forgets accounts that nobody uses, every few,

@@ -13,11 +13,12 @@ use culvert_wire::frame::Kind;
 use culvert_wire::limits::HEADER_LEN;
 use culvert_wire::{Class, Close, ConnId, Frame, Handle, Header, JoinRefusal, Notice, TopicId, Verdict};
 
+use crate::accounts::Seat;
 use crate::admission::Grant;
 use crate::bus::{Arrival, Inbox, Letter, Undelivered};
 use crate::ledger::Ledger;
 use crate::link::Link;
-use crate::metrics::Route;
+use crate::metrics::{Route, Whose};
 use crate::node::{Node, Seats, deliver_header};
 use crate::outbox::VerdictKey;
 use crate::quota::{Bucket, Rate};
@@ -101,9 +102,9 @@ impl Reader {
                     return close;
                 }
             }
-            let pause = self.settle();
+            let (pause, whose) = self.settle();
             if !pause.is_zero() {
-                self.pause(pause).await;
+                self.pause(pause, whose).await;
             }
             let backlog = self.node.config.limits.verdict_backlog;
             let closed = std::future::poll_fn(|cx| self.link.outbox.poll_verdicts_below(backlog, cx)).await;
@@ -403,20 +404,23 @@ impl Reader {
         }
     }
 
-    /// Charges what was done since the last time; gives the pause that pays for it.
-    fn settle(&mut self) -> Duration {
+    /// Charges what was done since the last time; gives the pause that pays for it, and whose rate asks for
+    /// so long a one.
+    fn settle(&mut self) -> (Duration, Whose) {
         let now = self.node.nanos();
         let (frames, bytes) = (self.ledger.frames, self.ledger.bytes);
         let own = self.frames.charge(now, frames).max(self.bytes.charge(now, bytes));
-        let shared = self.seats.charged.iter().map(|seat| seat.account().charge(now, frames, bytes)).max();
+        let charge = |(whose, seat): &(Whose, Seat)| (seat.account().charge(now, frames, bytes), *whose);
+        let shared = self.seats.charged.iter().map(charge);
+        let longest = shared.fold((own, Whose::Connection), |a, b| if b.0 > a.0 { b } else { a });
         self.link.count_received(self.ledger.received_frames());
         self.ledger.settle(&self.node.metrics);
-        own.max(shared.unwrap_or_default())
+        longest
     }
 
     /// Stops reading: the peer feels it as backpressure, and is told once.
-    async fn pause(&mut self, pause: Duration) {
-        self.node.metrics.throttled.increment(1);
+    async fn pause(&mut self, pause: Duration, whose: Whose) {
+        self.node.metrics.throttled[whose].increment(1);
         if !self.throttled {
             self.throttled = true;
             self.link.outbox.push_own(&Frame::Notice(Notice::Throttled));

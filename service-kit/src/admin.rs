@@ -61,6 +61,14 @@ pub struct About {
 /// The commit this build was made from: `CULVERT_COMMIT` in the environment of the build.
 pub const COMMIT: Option<&str> = option_env!("CULVERT_COMMIT");
 
+crate::metric_set! {
+    /// Series of the admin port.
+    pub struct Metrics {
+        /// 1 while `/readyz` answers 200, 0 while the process starts, waits for what it needs, or drains.
+        ready: gauge "culvert_ready",
+    }
+}
+
 /// The answers of the admin port.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -78,7 +86,8 @@ impl Admin {
     /// Stop it last: during a drain its `/readyz` is what keeps new peers away.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let process = process::Metrics::register(self.registry.recorder());
-        let admin = Arc::new(Serving { admin: self, process });
+        let own = Metrics::register(self.registry.recorder());
+        let admin = Arc::new(Serving { admin: self, process, own });
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -114,6 +123,7 @@ impl Admin {
 struct Serving {
     admin: Admin,
     process: process::Metrics,
+    own: Metrics,
 }
 
 impl Serving {
@@ -148,6 +158,7 @@ impl Serving {
             }
             "/metrics" => {
                 self.process.refresh();
+                self.own.ready.set(f64::from(u8::from(self.admin.readiness.get().ready)));
                 let mut response = text(StatusCode::OK, self.admin.registry.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use culvert_broker_wire::{ErrorCode, Timestamp};
 use culvert_service_kit::Clock;
+use culvert_service_kit::metric_set::Counter;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -37,11 +38,12 @@ struct Waiting {
 }
 
 impl Journal {
-    /// Starts to write into this store; within a runtime. Ends after it is dropped, see [`Self::close`].
-    pub fn start(store: Arc<dyn Store>, clock: Clock) -> Self {
+    /// Starts to write into this store, and counts the entries that it does not take; within a runtime. Ends
+    /// after it is dropped, see [`Self::close`].
+    pub fn start(store: Arc<dyn Store>, clock: Clock, failures: Counter) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let tasks = TaskTracker::new();
-        tasks.spawn(write_down(store, clock, waiting));
+        tasks.spawn(write_down(store, clock, failures, waiting));
         Self { queue, tasks }
     }
 
@@ -72,7 +74,12 @@ impl Journal {
 }
 
 /// Writes batches until nobody can hand over entries any more.
-async fn write_down(store: Arc<dyn Store>, clock: Clock, mut waiting: mpsc::Receiver<Waiting>) {
+async fn write_down(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    failures: Counter,
+    mut waiting: mpsc::Receiver<Waiting>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let mut counts = BTreeMap::new();
@@ -91,6 +98,7 @@ async fn write_down(store: Arc<dyn Store>, clock: Clock, mut waiting: mpsc::Rece
             written = store.count_downloads(&counts).await;
         }
         if let Err(error) = &written {
+            failures.increment(answers.len() as u64);
             tracing::error!(%error, entries = answers.len(), "the audit log cannot be written");
         }
         for answer in answers {
@@ -199,5 +207,37 @@ fn entry(
         outcome,
         source: Some(visitor.source.to_string()),
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use culvert_service_kit::metric_set::Registry;
+    use serde_json::json;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::store::postgres::PostgresStore;
+
+    #[tokio::test]
+    async fn an_entry_that_the_database_does_not_take_is_refused_and_counted() {
+        // Nothing listens on port 1.
+        let store = PostgresStore::connect("postgres://127.0.0.1:1/none", 1, Duration::from_secs(5)).unwrap();
+        let registry = Registry::new();
+        let failures = Metrics::register(registry.recorder()).audit_failures;
+        let journal = Journal::start(Arc::new(store), Clock::system(), failures);
+        let here = Visitor { source: Ipv4Addr::LOCALHOST.into(), secure: true };
+        let entry = entry(None, here, AuditAction::KeyRotated, None, Outcome::Done, json!({}));
+        let refusal = journal.append(entry, None).await.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::Unavailable);
+        assert!(
+            registry.render().contains("culvert_broker_audit_failures_total 1\n"),
+            "{}",
+            registry.render()
+        );
+        journal.close().await;
     }
 }

@@ -133,6 +133,12 @@ impl SigningKeys {
         lead(&self.timing) / 4
     }
 
+    /// When a key has to follow the newest one; it is made before.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let newest = self.set.load().keys.iter().map(|key| key.active_from).max();
+        newest.map(|from| later(from, self.timing.key_rotation))
+    }
+
     /// Signs by hand rather than with `jsonwebtoken`, which parses the private key for every signature.
     fn sign(&self, claims: &impl Serialize, header: impl Fn(&Key) -> &String) -> Result<String, Refusal> {
         let set = self.set.load();

@@ -59,6 +59,9 @@ pub async fn refresh_keys(core: &Core) {
         }
         Err(error) => tracing::warn!(%error, "the signing keys cannot be refreshed; the old ones go on"),
     }
+    if let Some(due) = core.keys.next_due() {
+        core.metrics.next_key_due.set(due.unix_seconds() as f64);
+    }
 }
 
 /// Whether the relays were told.

@@ -11,7 +11,7 @@ use culvert_service_kit::Readiness;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
-use crate::metrics::Backend;
+use crate::metrics::{Backend, Lent};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(super) async fn watch(core: Arc<Core>, readiness: Readiness) {
         let (database, live) = tokio::join!(database, live);
         note(&core, Backend::Database, database);
         note(&core, Backend::Live, live);
+        count_connections(&core);
         if (database, live) != before {
             let state = state(database, live);
             tracing::info!(database, live, "what the broker needs: {state}");
@@ -43,6 +44,14 @@ fn note(core: &Core, backend: Backend, up: bool) {
     if !up {
         core.metrics.backend_failures[backend].increment(1);
     }
+}
+
+fn count_connections(core: &Core) {
+    let (connections, metrics) = (core.store.connections(), &core.metrics);
+    metrics.database_connections[Lent::Busy].set(connections.busy as f64);
+    metrics.database_connections[Lent::Idle].set(connections.idle as f64);
+    metrics.database_waiting.set(connections.waiting as f64);
+    metrics.most_database_connections.set(connections.most as f64);
 }
 
 fn state(database: bool, live: bool) -> &'static str {

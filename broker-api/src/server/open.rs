@@ -110,7 +110,7 @@ async fn once(
     let core = Core {
         config: config.clone(),
         clock: clock.clone(),
-        audit: Journal::start(store.clone(), clock.clone()),
+        audit: Journal::start(store.clone(), clock.clone(), metrics.audit_failures.clone()),
         store,
         live,
         sealer,

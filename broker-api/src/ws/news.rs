@@ -25,6 +25,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::core::Core;
 use crate::live::{Event, ShareNews};
+use crate::metrics::Metrics;
 use crate::store::{PageRequest, StoreError};
 
 /// Users that are told of one user's presence, at most.
@@ -67,7 +68,7 @@ pub(super) async fn run(core: &Core) {
 async fn sessions(core: &Core) {
     let mut events = core.live.events();
     loop {
-        match next(&mut events).await {
+        match next(&core.metrics, &mut events).await {
             Event::Sessions { user, session } => core.sockets.end_session(&user, session.as_deref()),
             Event::Missed => core.sockets.recheck(),
             _ => {}
@@ -79,7 +80,7 @@ async fn shares(core: &Core) {
     let mut events = core.live.events();
     let teams = Known::new();
     loop {
-        match next(&mut events).await {
+        match next(&core.metrics, &mut events).await {
             Event::Share(news) => {
                 if let Err(error) = tell_of_share(core, &teams, &news).await {
                     tracing::warn!(%error, "whom a change of a share concerns is not known; nobody is told");
@@ -95,7 +96,7 @@ async fn presence(core: &Core) {
     let mut events = core.live.events();
     let related = Known::new();
     loop {
-        match next(&mut events).await {
+        match next(&core.metrics, &mut events).await {
             Event::Presence { user, online, at } => {
                 if let Err(error) = tell_of_presence(core, &related, &user, online, at).await {
                     tracing::warn!(%error, "whom somebody's presence concerns is not known; nobody is told");
@@ -116,10 +117,11 @@ async fn presence(core: &Core) {
     }
 }
 
-async fn next(events: &mut Receiver<Event>) -> Event {
+async fn next(metrics: &Metrics, events: &mut Receiver<Event>) -> Event {
     match events.recv().await {
         Ok(event) => event,
         Err(RecvError::Lagged(count)) => {
+            metrics.events_missed.increment(count);
             tracing::warn!(count, "events came faster than they could be told");
             Event::Missed
         }
@@ -253,4 +255,29 @@ fn share_event(event: ShareChange, share: &ShareSummary) -> Utf8Bytes {
 fn json(message: &ServerMessage) -> Utf8Bytes {
     // Nothing in the messages can fail to be written as JSON.
     serde_json::to_string(message).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use culvert_service_kit::metric_set::Registry;
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_that_came_too_fast_are_counted_and_said_to_be_missed() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(registry.recorder());
+        let (sender, mut events) = broadcast::channel(1);
+        for _ in 0..3 {
+            sender.send(Event::Keys).unwrap();
+        }
+        assert_eq!(next(&metrics, &mut events).await, Event::Missed);
+        assert_eq!(next(&metrics, &mut events).await, Event::Keys);
+        assert!(
+            registry.render().contains("culvert_broker_events_missed_total 2\n"),
+            "{}",
+            registry.render()
+        );
+    }
 }

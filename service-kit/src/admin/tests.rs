@@ -66,9 +66,11 @@ async fn readiness_is_503_with_the_reason_until_the_node_is_ready() {
     let starting = admin.request("GET", "/readyz").await;
     assert!(starting.starts_with("HTTP/1.1 503 "), "{starting}");
     assert!(starting.ends_with("{\"ready\":false,\"reason\":\"starting\"}\n"), "{starting}");
+    assert!(admin.request("GET", "/metrics").await.contains("\nculvert_ready 0\n"));
     admin.readiness.set(true, "serving");
     let ready = admin.request("GET", "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    assert!(admin.request("GET", "/metrics").await.contains("\nculvert_ready 1\n"));
     admin.readiness.retire("draining");
     let draining = admin.request("GET", "/readyz").await;
     assert!(draining.starts_with("HTTP/1.1 503 ") && draining.contains("draining"), "{draining}");

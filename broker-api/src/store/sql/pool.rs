@@ -22,6 +22,7 @@ use super::dialect;
 use super::errors::{classify, is_lost};
 use super::statement::Sql;
 use super::{Db, StoreError};
+use crate::store::Connections;
 
 /// A connection that was not used for so long is asked whether it still works.
 const IDLE: Duration = Duration::from_secs(1);
@@ -96,6 +97,12 @@ impl Pool {
     /// How long one answer may take.
     pub(super) fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// What they do now.
+    pub(super) fn connections(&self) -> Connections {
+        let managed::Status { max_size: most, size, available: idle, waiting } = self.connections.status();
+        Connections { busy: size.saturating_sub(idle), idle, waiting, most }
     }
 
     async fn lease(&self, writes: bool) -> Result<Lease, StoreError> {

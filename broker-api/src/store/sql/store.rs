@@ -7,7 +7,7 @@ use culvert_broker_wire::Timestamp;
 
 use super::statement::Sql;
 use super::{Backend, StoreError, migrations};
-use crate::store::Store;
+use crate::store::{Connections, Store};
 
 /// Rows of each kind that one call removes.
 const AT_ONCE: i64 = 1000;
@@ -20,6 +20,10 @@ const BROKEN_OFF: i64 = 24 * 3600 * 1_000_000;
 impl Store for Backend {
     async fn check(&self) -> Result<(), StoreError> {
         migrations::check(&self.pool).await
+    }
+
+    fn connections(&self) -> Connections {
+        self.pool.connections()
     }
 
     async fn migrate(&self, wait: Option<Duration>) -> Result<(), StoreError> {

@@ -96,6 +96,7 @@ impl Flows {
         metrics: Arc<Metrics>,
         unplaced: Arc<Ready>,
     ) -> Self {
+        metrics.most_bytes.set(settings.queue_bytes as f64);
         Self {
             reach,
             lease,
@@ -388,7 +389,7 @@ impl Flows {
     pub fn tick(&self, now: Instant) {
         let valid = self.lease.is_valid();
         let was_valid = self.valid.swap(valid, Ordering::Relaxed);
-        let mut held = 0;
+        let (mut held, mut fullest) = (0, 0);
         for flow in self.all().values() {
             let opened = *flow.unconfirmed.lock();
             if valid && opened.is_some_and(|opened| now.duration_since(opened) > UNCONFIRMED) {
@@ -399,6 +400,7 @@ impl Flows {
             let mut outgoing = flow.outgoing.lock();
             let (waiting, kept) = outgoing.held();
             held += waiting + kept;
+            fullest = fullest.max(waiting + kept);
             if !valid {
                 let lost = outgoing.give_up(Verdict::Unreachable);
                 drop(outgoing);
@@ -419,6 +421,7 @@ impl Flows {
             }
         }
         self.metrics.held_bytes.set(held as f64);
+        self.metrics.fullest_bytes.set(fullest as f64);
     }
 
     /// Refuses what waits for the nodes behind a Redis server that cannot be reached.

@@ -181,6 +181,10 @@ culvert_service_kit::metric_set! {
         pub discarded: counter "culvert_relay_bus_discarded_total" { reason: Discard = Discard::ALL, Discard::name },
         /// Bytes that wait for other nodes or for their confirmation.
         pub held_bytes: gauge "culvert_relay_bus_held_bytes",
+        /// Those of them that are for the one node for which most are held.
+        pub fullest_bytes: gauge "culvert_relay_bus_fullest_bytes",
+        /// Most bytes that may be held for one other node, of redis-queue-bytes.
+        pub most_bytes: gauge "culvert_relay_bus_fullest_bytes_limit",
         /// Subscriptions of this node's inbox that are confirmed and heard.
         pub subscriptions: gauge "culvert_relay_bus_subscriptions",
         /// Subscriptions of this node's inbox that ended and were made anew, by reason.
