@@ -1,0 +1,5 @@
+//! The WebSocket.
+
+mod ends;
+mod events;
+mod messages;
