@@ -1,0 +1,15 @@
+//! The Helm chart: what it makes of values, what it refuses, and whether its manual is true.
+//!
+//! Everything is rendered by Helm itself and validated by kubeconform against the schemas of the oldest and the
+//! newest Kubernetes that the chart supports. With `CULVERT_UPDATE=1` what is generated is written anew: the
+//! snapshots in `ci/snapshots`, the README, the lists of settings in the schema, and the copies of `deploy/`.
+
+mod files;
+mod manifests;
+mod manual;
+mod refusals;
+mod render;
+mod settings;
+mod snapshots;
+mod tools;
+mod yaml;
