@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use culvert_client::dial::RelayUrl;
@@ -45,6 +46,14 @@ arrived is kept in NAME.part and only the rest is fetched.
 Examples:
   culvert receive culvert:AQ...
   culvert receive culvert:AQ... --out ~/Downloads --overwrite";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  culvert doctor wss://relay.example.com
+  culvert doctor wss://relay.example.com --transfer    after an installation: a file must really pass
+
+With a ticket, --transfer needs one that allows an invitation (culvert ticket issue --invites 1), because a second \
+peer has to be let in.";
 
 /// Pass files between two people behind firewalls, through a relay that cannot read them.
 #[derive(Debug, Parser)]
@@ -90,6 +99,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Find out whether, and if not why, this network lets you reach a relay.
+    #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
     /// Run a relay node; the same as the program culvert-relay. See `culvert relay --help`.
     #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -325,6 +335,16 @@ pub(crate) struct DoctorArgs {
     /// Seconds that one stage may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) timeout: u64,
+    /// Then pass a file of random bytes from one peer of this process to another, over two connections to the
+    /// relay, and compare what arrives: the check of an installation.
+    #[arg(long)]
+    pub(crate) transfer: bool,
+    /// Size of that file, such as 64KiB or 1GiB.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", requires = "transfer")]
+    pub(crate) transfer_size: ByteSize,
+    /// Seconds that it may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "transfer")]
+    pub(crate) transfer_timeout: u64,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }

@@ -3,18 +3,16 @@
 //! Nothing in it is special: the relay, both peers and the transfer are what the other commands use, over
 //! TLS on loopback.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use culvert_client::dial::RelayUrl;
 use culvert_client::link::{Entry, Link};
-use culvert_client::transfer::{Event, Offer, Progress, ReceiveOptions, Received, Served, receive};
-use culvert_client::{Connection, Identity, PeerPolicy, ProxyChoice, RelayOptions, SystemRng};
+use culvert_client::transfer::{Event, Progress};
+use culvert_client::{Identity, ProxyChoice, RelayOptions, SystemRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::Authority;
@@ -22,11 +20,8 @@ use crate::cli::DemoArgs;
 use crate::embedded::Embedded;
 use crate::failure::Code;
 use crate::interrupt::Interrupt;
-use crate::network::Meeting;
+use crate::pair::{give, take, verify};
 use crate::report::{Report, summary};
-
-/// The longest the demo may take to find the peers together, restarts included.
-const MEET: Duration = Duration::from_secs(60);
 
 /// What the relay counted, before and after its restart.
 #[derive(Default)]
@@ -72,10 +67,12 @@ pub(crate) async fn run(args: DemoArgs, interrupt: Interrupt) -> Result<()> {
     let progress = until_half(report.progress(), size, middle.clone());
     let cancelled = interrupt.token();
     let started = Instant::now();
+    let receiver = Identity::generate(&mut SystemRng);
+    say(&format!("3. The receiver {} opens it.", receiver.peer_id().short()))?;
     let transfer = async {
         tokio::try_join!(
             give(&file, &link, identity, options.clone(), &cancelled),
-            take(&out, &link, options.clone(), &progress, &cancelled)
+            take(&out, &link, receiver, options, &progress, &cancelled)
         )
     };
     let mut seen = Seen::default();
@@ -98,15 +95,8 @@ pub(crate) async fn run(args: DemoArgs, interrupt: Interrupt) -> Result<()> {
     report.end();
     seen.add(&relay);
     relay.kill().await;
-    ensure!(served.is_complete() && received.left == 0, "not everything arrived: {received:?}");
-
-    let arrived = received.paths.first().context("nothing arrived")?.clone();
-    let original = file.clone();
-    let (sent, got) =
-        tokio::task::spawn_blocking(move || anyhow::Ok((blake3_of(&original)?, blake3_of(&arrived)?)))
-            .await??;
-    ensure!(sent == got, "the file that arrived is another one: BLAKE3 {got} instead of {sent}");
-    say(&format!("5. It arrived whole: {}.\n   BLAKE3 {got} on both sides.", summary(size, time)))?;
+    let hash = verify(&file, served, &received).await?;
+    say(&format!("5. It arrived whole: {}.\n   BLAKE3 {hash} on both sides.", summary(size, time)))?;
     say(&format!(
         "6. All the relay saw: {} connections, {} sealed frames, {} bytes of ciphertext. No name, no content.",
         seen.connections, seen.frames, seen.bytes
@@ -114,47 +104,6 @@ pub(crate) async fn run(args: DemoArgs, interrupt: Interrupt) -> Result<()> {
     say(
         "\nTry next:\n  culvert dev                run a relay that stays, and get commands to paste\n  culvert send --help        send to somebody else\n  culvert doctor URL         see whether a network lets you reach a relay",
     )
-}
-
-/// The sender: joins, waits for the receiver, serves it.
-async fn give(
-    file: &Path,
-    link: &Link,
-    identity: Identity,
-    options: RelayOptions,
-    cancelled: &CancellationToken,
-) -> Result<Served> {
-    let silent = culvert_client::transfer::ignore();
-    let offer = Offer::paths(&[file], silent.clone())?;
-    let mut meeting =
-        Meeting::join(&link.relay, link.topic_secret(), Some(identity), PeerPolicy::Anyone, options).await?;
-    let mut lane =
-        tokio::time::timeout(MEET, meeting.next()).await.context("the receiver did not come")??;
-    let served = offer.serve(&mut lane, &silent, cancelled).await?;
-    lane.close().await?;
-    meeting.leave().await;
-    Ok(served)
-}
-
-/// The receiver: joins with the link alone.
-async fn take(
-    out: &Path,
-    link: &Link,
-    options: RelayOptions,
-    progress: &Progress,
-    cancelled: &CancellationToken,
-) -> Result<Received> {
-    let identity = Identity::generate(&mut SystemRng);
-    say(&format!("3. The receiver {} opens it.", identity.peer_id().short()))?;
-    let only = PeerPolicy::Only(vec![link.sender]);
-    let mut meeting = Meeting::join(&link.relay, link.topic_secret(), Some(identity), only, options).await?;
-    let mut lane = tokio::time::timeout(MEET, meeting.next()).await.context("the sender did not come")??;
-    let options = ReceiveOptions { out: PathBuf::from(out), overwrite: false };
-    let received = receive(&mut lane, &options, progress, cancelled).await?;
-    // The sender closes when it has heard that this is all.
-    let _ = tokio::time::timeout(MEET, lane.receive()).await;
-    meeting.leave().await;
-    Ok(received)
 }
 
 /// Passes events on, and tells when a third of the bytes has arrived.
@@ -167,12 +116,6 @@ fn until_half(progress: Progress, size: u64, middle: CancellationToken) -> Progr
         }
         progress(event);
     })
-}
-
-fn blake3_of(path: &Path) -> Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize())
 }
 
 fn say(text: &str) -> Result<()> {

@@ -22,6 +22,7 @@ mod keys;
 mod login;
 mod network;
 mod online;
+mod pair;
 mod receive;
 mod report;
 mod send;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
         Command::Receive(args) => on_runtime(async |interrupt| receive::run(args, interrupt).await),
         Command::Dev(args) => on_runtime(async |interrupt| dev::run(args, interrupt).await),
         Command::Demo(args) => on_runtime(async |interrupt| demo::run(args, interrupt).await),
-        Command::Doctor(args) => on_runtime(async |_| doctor::run(args).await),
+        Command::Doctor(args) => on_runtime(async |interrupt| doctor::run(args, interrupt).await),
     };
     failure::exit_code(ended)
 }

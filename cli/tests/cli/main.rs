@@ -3,6 +3,7 @@
 mod cluster;
 mod commands;
 mod demo;
+mod doctor;
 mod faults;
 mod readme;
 mod shares;

@@ -116,36 +116,3 @@ async fn without_the_relays_authority_the_error_says_what_to_do() -> Result<()> 
     assert!(err.contains("culvert test authority") && err.contains("CA file"), "{err}");
     Ok(())
 }
-
-#[tokio::test]
-async fn doctor_finds_a_way_or_says_what_blocks_it() -> Result<()> {
-    let relay = Relay::start(&["--open"]).await?;
-    let home = Home::new()?;
-    let ca = relay.ca_file().display().to_string();
-    let url = relay.url();
-    let (code, out, err) = home.ends(["doctor", &url, "--ca-file", &ca]).await?;
-    assert_eq!(code, 0, "{out}{err}");
-    assert!(out.contains("This network lets you use"), "{out}");
-    let (code, out, err) = home.ends(["doctor", &url, "--json"]).await?;
-    assert_eq!(code, 1, "{err}");
-    let report: serde_json::Value = serde_json::from_str(&out)?;
-    assert_eq!(report["usable"], false);
-    let checks = report["checks"].as_array().expect("checks");
-    let failed: Vec<_> = checks.iter().filter(|check| check["outcome"] == "failed").collect();
-    assert!(failed[0]["stage"] == "tls" && failed[0]["advice"].is_string(), "{out}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn doctor_tells_a_refusal_from_a_blocked_network() -> Result<()> {
-    let home = Home::new()?;
-    std::fs::write(home.path("token"), "correct horse battery staple")?;
-    let token = home.path("token").display().to_string();
-    let relay = Relay::start(&["--access-token-file", &token]).await?;
-    let ca = relay.ca_file().display().to_string();
-    let (code, out, err) = home.ends(["doctor", &relay.url(), "--ca-file", &ca]).await?;
-    assert_eq!(code, 3, "{out}{err}");
-    let args = ["doctor", &relay.url(), "--ca-file", &ca, "--access-token-file", "token"];
-    assert_eq!(home.ends(args).await?.0, 0);
-    Ok(())
-}
