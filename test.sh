@@ -8,8 +8,9 @@
 #                       wants the machine for itself. CULVERT_TEST_SEED repeats the rounds
 #
 # Needs Rust and a C compiler. Debian packages that the tests run (squid, postgresql, ...) are installed
-# when they are missing, mitmproxy and schemathesis into the target folder; nothing is skipped, so what
-# cannot be installed is a failure. Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
+# when they are missing, mitmproxy and schemathesis into the target folder, helm and kubeconform too where Go is;
+# without Go the tests of the chart are skipped, nothing else is, so what cannot be installed is a failure.
+# Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 exec </dev/null
@@ -18,13 +19,15 @@ full=0
 for argument in "$@"; do
     case "$argument" in
         --full) full=1 ;;
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "test.sh: unknown argument '$argument'; see ./test.sh --help" >&2; exit 64 ;;
     esac
 done
 
 MITMPROXY_VERSION=11.0.2
 SCHEMATHESIS_VERSION=4.32.5
+HELM_VERSION=v3.22.0
+KUBECONFORM_VERSION=v0.7.0
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 tools=$target/test-tools
 log=$target/test.log
@@ -46,6 +49,7 @@ needed_files() {
 /usr/bin/redis-server redis-server
 /usr/bin/redis-cli redis-tools
 /usr/sbin/haproxy haproxy
+/usr/bin/prometheus prometheus
 /usr/bin/valgrind valgrind
 LIST
     # The module that makes virtual environments has the version of Python in its path.
@@ -114,12 +118,38 @@ install_schemathesis() {
     export CULVERT_SCHEMATHESIS=$place/bin/st
 }
 
+# From the Go module proxy. Without Go the tests of the chart say that they are skipped; in CI that is a failure.
+install_go_tool() {
+    local variable=$1 module=$2 package=$3 version=$4 place=$tools/go/bin
+    local program=$place/${package##*/}
+    if [ -n "${!variable:-}" ]; then
+        return 0
+    fi
+    if ! command -v go >/dev/null; then
+        if [ ! -x "$program" ]; then
+            [ -z "${CI:-}" ] || missing "the tests of the chart need Go, to install ${package##*/}; or set $variable"
+            echo "Without Go, and without $variable, the tests of the chart are skipped."
+            return 0
+        fi
+    elif ! go version -m "$program" 2>/dev/null \
+        | awk -v module="$module" -v version="$version" \
+            '$1 == "mod" && $2 == module && $3 == version { found = 1 } END { exit !found }'; then
+        say "Installing ${package##*/} $version into $place"
+        GOBIN=$place go install "$package@$version" \
+            || missing "go cannot install $package $version; set $variable to a ${package##*/} of your own"
+    fi
+    export "$variable=$program"
+}
+
 command -v cargo >/dev/null || missing "cargo is missing; install Rust from https://rustup.rs"
 command -v cc >/dev/null || missing "a C compiler is missing; run: sudo apt-get install build-essential"
 start=$SECONDS
 install_packages
 install_mitmproxy
 install_schemathesis
+install_go_tool CULVERT_HELM helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm "$HELM_VERSION"
+install_go_tool CULVERT_KUBECONFORM github.com/yannh/kubeconform github.com/yannh/kubeconform/cmd/kubeconform \
+    "$KUBECONFORM_VERSION"
 
 say "Building everything, once"
 cargo test --workspace --release --locked --no-run --quiet

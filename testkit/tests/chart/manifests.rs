@@ -23,7 +23,8 @@ fn settings(objects: &[Value], part: &str) -> Option<toml::Table> {
 
 fn labels(object: &Value, at: &str) -> BTreeMap<String, String> {
     let labels = object.pointer(at).and_then(Value::as_object);
-    let entry = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+    let entry =
+        |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
     labels.into_iter().flatten().map(entry).collect()
 }
 
@@ -32,7 +33,8 @@ fn holds(labels: &BTreeMap<String, String>, selector: &BTreeMap<String, String>)
 }
 
 fn pod_labels(object: &Value) -> BTreeMap<String, String> {
-    let at = if text(object, "/kind") == "Pod" { "/metadata/labels" } else { "/spec/template/metadata/labels" };
+    let at =
+        if text(object, "/kind") == "Pod" { "/metadata/labels" } else { "/spec/template/metadata/labels" };
     labels(object, at)
 }
 
@@ -69,7 +71,8 @@ fn a_disruption_budget_always_lets_a_pod_go() {
         let objects = yaml::documents(&manifests(&helm, &case));
         for budget in objects.iter().filter(|object| text(object, "/kind") == "PodDisruptionBudget") {
             let selector = labels(budget, "/spec/selector/matchLabels");
-            let owner = objects.iter().find(|object| pod(object).is_some() && holds(&pod_labels(object), &selector));
+            let owner =
+                objects.iter().find(|object| pod(object).is_some() && holds(&pod_labels(object), &selector));
             let owner = owner.unwrap_or_else(|| panic!("{}: {} is for no pod", case.name, title(budget)));
             let scaler = objects.iter().find(|object| {
                 text(object, "/kind") == "HorizontalPodAutoscaler"
@@ -79,7 +82,9 @@ fn a_disruption_budget_always_lets_a_pod_go() {
             let fewest = fewest.as_u64().unwrap();
             let count = |value: &Value| match value.as_str() {
                 // Both kinds are rounded up by Kubernetes.
-                Some(percent) => (percent.trim_end_matches('%').parse::<u64>().unwrap() * fewest).div_ceil(100),
+                Some(percent) => {
+                    (percent.trim_end_matches('%').parse::<u64>().unwrap() * fewest).div_ceil(100)
+                }
                 None => value.as_u64().unwrap(),
             };
             let may_go = match (&budget["spec"]["minAvailable"], &budget["spec"]["maxUnavailable"]) {
@@ -133,7 +138,11 @@ fn liveness_and_readiness_ask_different_questions() {
         let container = &object["spec"]["template"]["spec"]["containers"][0];
         let asks = |probe: &str| text(container, &format!("/{probe}/httpGet/path")).to_owned();
         let what = format!("{case}: {}", title(&object));
-        assert_eq!((asks("startupProbe"), asks("livenessProbe")), ("/livez".into(), "/livez".into()), "{what}");
+        assert_eq!(
+            (asks("startupProbe"), asks("livenessProbe")),
+            ("/livez".into(), "/livez".into()),
+            "{what}"
+        );
         assert_eq!(asks("readinessProbe"), "/readyz", "{what}");
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             assert_eq!(container[probe]["httpGet"]["port"], "admin", "{what}");
@@ -155,8 +164,9 @@ fn an_autoscaler_has_the_replicas_to_itself() {
         let objects = yaml::documents(&manifests(&helm, &case));
         for scaler in objects.iter().filter(|object| text(object, "/kind") == "HorizontalPodAutoscaler") {
             let target = text(scaler, "/spec/scaleTargetRef/name");
-            let of_target =
-                |object: &&Value| text(object, "/kind") == "Deployment" && text(object, "/metadata/name") == target;
+            let of_target = |object: &&Value| {
+                text(object, "/kind") == "Deployment" && text(object, "/metadata/name") == target
+            };
             let deployment = objects.iter().find(of_target).unwrap();
             assert!(deployment["spec"].get("replicas").is_none(), "{}: {target}", case.name);
             seen += 1;
@@ -175,15 +185,23 @@ fn what_selects_pods_finds_them() {
             let kind = text(object, "/kind");
             let at = match kind {
                 "Service" => "/spec/selector",
-                "Deployment" | "StatefulSet" | "PodDisruptionBudget" | "PodMonitor" => "/spec/selector/matchLabels",
+                "Deployment" | "StatefulSet" | "PodDisruptionBudget" | "PodMonitor" => {
+                    "/spec/selector/matchLabels"
+                }
                 "NetworkPolicy" => "/spec/podSelector/matchLabels",
                 _ => continue,
             };
             let selector = labels(object, at);
             let found = pods.iter().filter(|pod| holds(pod, &selector)).count();
             // Without a hook there is no pod of migrations in here.
-            let may_be_none = selector.get("app.kubernetes.io/component").is_some_and(|part| part == "migrations");
-            assert!(found == 1 || may_be_none && found == 0, "{}: {} finds {found}", case.name, title(object));
+            let may_be_none =
+                selector.get("app.kubernetes.io/component").is_some_and(|part| part == "migrations");
+            assert!(
+                found == 1 || may_be_none && found == 0,
+                "{}: {} finds {found}",
+                case.name,
+                title(object)
+            );
         }
         for monitor in objects.iter().filter(|object| text(object, "/kind") == "ServiceMonitor") {
             let selector = labels(monitor, "/spec/selector/matchLabels");
@@ -301,7 +319,8 @@ fn the_migrations_before_an_upgrade_need_nothing_that_comes_with_it() {
     for case in matrix() {
         let objects = upgraded(&helm, &case);
         let hooks = objects.iter().filter(|object| {
-            object.pointer("/metadata/annotations/helm.sh~1hook").and_then(Value::as_str) == Some("pre-upgrade")
+            object.pointer("/metadata/annotations/helm.sh~1hook").and_then(Value::as_str)
+                == Some("pre-upgrade")
         });
         for hook in hooks {
             let pod = pod(hook).unwrap();

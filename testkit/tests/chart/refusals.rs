@@ -19,8 +19,16 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"{"broker.tls.behindTls": true}"#,
         "broker.tls has existingSecret and behindTls: choose one of them",
     ),
-    ("no certificate", r#"{"relay.tls.existingSecret": ""}"#, "relay.tls has no certificate: give tls.existingSecret"),
-    ("no certificate for the broker", r#"{"broker.tls.existingSecret": ""}"#, "broker.tls has no certificate"),
+    (
+        "no certificate",
+        r#"{"relay.tls.existingSecret": ""}"#,
+        "relay.tls has no certificate: give tls.existingSecret",
+    ),
+    (
+        "no certificate for the broker",
+        r#"{"broker.tls.existingSecret": ""}"#,
+        "broker.tls has no certificate",
+    ),
     (
         "no issuer",
         r#"{"relay.tls.existingSecret": "", "relay.tls.certManager.enabled": true}"#,
@@ -64,7 +72,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"{"redis": {"enabled": false}}"#,
         "relay has up to 5 pods and redis.enabled is false: without Redis there can be one only",
     ),
-    ("a budget of two kinds", r#"{"relay.pdb.maxUnavailable": 1}"#, "relay.pdb has minAvailable and maxUnavailable"),
+    (
+        "a budget of two kinds",
+        r#"{"relay.pdb.maxUnavailable": 1}"#,
+        "relay.pdb has minAvailable and maxUnavailable",
+    ),
     (
         "a budget that keeps all",
         r#"{"relay.pdb.minAvailable": 5}"#,
@@ -85,7 +97,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"{"relay.pdb.minAvailable": null, "relay.pdb.maxUnavailable": "0%"}"#,
         "relay.pdb.maxUnavailable (0%) lets no pod go",
     ),
-    ("a rollout that cannot begin", r#"{"relay.rollingUpdate.maxSurge": 0}"#, "so that no rollout could begin"),
+    (
+        "a rollout that cannot begin",
+        r#"{"relay.rollingUpdate.maxSurge": 0}"#,
+        "so that no rollout could begin",
+    ),
     (
         "a grace shorter than the drain",
         r#"{"relay.terminationGracePeriodSeconds": 34}"#,
@@ -128,8 +144,16 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"{"redis.mode": "cluster", "redis.addresses": ["redis://a:1", "rediss://b:1"]}"#,
         "redis.addresses mixes redis:// and rediss://",
     ),
-    ("an authority for clear text", r#"{"redis.ca.existingSecret": "a"}"#, "redis.ca is given and redis:// speaks no TLS"),
-    ("a user without a password", r#"{"redis.password.existingSecret": ""}"#, "redis.user needs redis.password"),
+    (
+        "an authority for clear text",
+        r#"{"redis.ca.existingSecret": "a"}"#,
+        "redis.ca is given and redis:// speaks no TLS",
+    ),
+    (
+        "a user without a password",
+        r#"{"redis.password.existingSecret": ""}"#,
+        "redis.user needs redis.password",
+    ),
     (
         "a watcher without a password",
         r#"{"redis.mode": "sentinel", "redis.sentinelMaster": "a", "redis.sentinelUser": "b"}"#,
@@ -167,7 +191,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("a password in an address", r#"{"redis.addresses": ["redis://a:b@c:6379"]}"#, "/redis/addresses/0"),
     ("a kind of Redis that is none", r#"{"redis.mode": "replicated"}"#, "/redis/mode"),
     ("a digest that is none", r#"{"relay.image.digest": "latest"}"#, "/relay/image/digest"),
-    ("a key set in clear text", r#"{"relay.admission.keySets": ["http://a/b"]}"#, "/relay/admission/keySets/0"),
+    (
+        "a key set in clear text",
+        r#"{"relay.admission.keySets": ["http://a/b"]}"#,
+        "/relay/admission/keySets/0",
+    ),
     ("a URL for a host", r#"{"relay.host": "https://relay.example.org"}"#, "/relay/host"),
     ("a port that is none", r#"{"broker.service.port": 70000}"#, "/broker/service/port"),
 ];
@@ -230,7 +258,9 @@ fn all_problems_are_said_at_once() {
     let changes = r#"{"relay.host": "", "redis.addresses": [], "postgres.existingSecret": ""}"#;
     let Some((done, err)) = changed(changes) else { return };
     assert!(!done);
-    for sentence in ["- relay.host is missing", "- redis.addresses is missing", "- postgres.existingSecret is missing"] {
+    for sentence in
+        ["- relay.host is missing", "- redis.addresses is missing", "- postgres.existingSecret is missing"]
+    {
         assert!(err.contains(sentence), "{err}");
     }
 }

@@ -9,15 +9,15 @@ use crate::{tools, yaml};
 
 /// A values file of the matrix.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     /// Its name, without ending.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// Every values file in `ci/`, in order.
-pub fn matrix() -> Vec<Case> {
+pub(crate) fn matrix() -> Vec<Case> {
     let folder = tools::chart().join("ci");
     let mut cases: Vec<Case> = std::fs::read_dir(&folder)
         .unwrap()
@@ -30,10 +30,20 @@ pub fn matrix() -> Vec<Case> {
     cases
 }
 
+/// The `oldest` or the `newest` version of Kubernetes that the chart supports.
+pub(crate) fn kubernetes(which: &str) -> String {
+    let about = yaml::document(&std::fs::read_to_string(tools::chart().join("Chart.yaml")).unwrap());
+    about["annotations"][format!("culvert/{which}-kubernetes")].as_str().unwrap().to_owned()
+}
+
 /// `helm template`, as at an installation into the namespace `relays`.
-pub fn template(helm: &Path, values: Option<&Path>, more: &[&str]) -> (bool, String, String) {
+pub(crate) fn template(helm: &Path, values: Option<&Path>, more: &[&str]) -> (bool, String, String) {
     let mut command = Command::new(helm);
     command.args(["template", "culvert"]).arg(tools::chart()).args(["--namespace", "relays"]);
+    // What Helm believes without a cluster depends on how it was built.
+    if !more.contains(&"--kube-version") {
+        command.args(["--kube-version", &kubernetes("newest")]);
+    }
     if let Some(values) = values {
         command.arg("--values").arg(values);
     }
@@ -41,14 +51,14 @@ pub fn template(helm: &Path, values: Option<&Path>, more: &[&str]) -> (bool, Str
 }
 
 /// The manifests, which there must be.
-pub fn manifests(helm: &Path, case: &Case) -> String {
+pub(crate) fn manifests(helm: &Path, case: &Case) -> String {
     let (done, out, err) = template(helm, Some(&case.path), &[]);
     assert!(done, "{}: {err}", case.name);
     out
 }
 
 /// Every object of every case, with the case's name.
-pub fn objects(helm: &Path) -> Vec<(String, Value)> {
+pub(crate) fn objects(helm: &Path) -> Vec<(String, Value)> {
     let of = |case: Case| {
         let objects = yaml::documents(&manifests(helm, &case));
         objects.into_iter().map(move |object| (case.name.clone(), object))
@@ -57,17 +67,17 @@ pub fn objects(helm: &Path) -> Vec<(String, Value)> {
 }
 
 /// The value at a JSON pointer, as text.
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// What an object is, for messages: `Deployment culvert-relay`.
-pub fn title(object: &Value) -> String {
+pub(crate) fn title(object: &Value) -> String {
     format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"))
 }
 
 /// The pod that an object describes, if it does.
-pub fn pod(object: &Value) -> Option<&Value> {
+pub(crate) fn pod(object: &Value) -> Option<&Value> {
     match text(object, "/kind") {
         "Pod" => object.get("spec"),
         "Deployment" | "StatefulSet" | "Job" => object.pointer("/spec/template/spec"),
@@ -76,6 +86,6 @@ pub fn pod(object: &Value) -> Option<&Value> {
 }
 
 /// All containers of a pod, those that run before it included.
-pub fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers"].into_iter().filter_map(|key| pod.get(key)?.as_array()).flatten()
 }

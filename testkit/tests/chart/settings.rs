@@ -60,7 +60,8 @@ fn rendered(helm: &Path, part: &str) -> BTreeSet<String> {
 fn the_schema_knows_every_setting_of_the_programs() {
     let Some(helm) = tools::helm() else { return };
     let path = tools::chart().join("values.schema.json");
-    let mut schema: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    // JSON is YAML, and read like this it is in order.
+    let mut schema = yaml::document(&std::fs::read_to_string(&path).unwrap());
     for (part, file, name) in PARTS {
         let documented: Vec<String> = documented(file).into_iter().map(|(setting, _)| setting).collect();
         let rendered = rendered(&helm, part);
@@ -74,7 +75,12 @@ fn the_schema_knows_every_setting_of_the_programs() {
             .chain([given])
             .flat_map(|values| {
                 let key = if *part == "relay" { "relay" } else { "broker" };
-                values[key]["settings"].as_object().cloned().unwrap_or_default().into_iter().map(|(key, _)| key)
+                values[key]["settings"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(key, _)| key)
             })
             .collect();
         let own: BTreeSet<&String> = rendered.difference(&through).collect();
@@ -97,7 +103,9 @@ fn every_variable_that_the_chart_sets_exists() {
     let mut seen = BTreeSet::new();
     for (case, object) in objects(&helm) {
         let Some(pod) = pod(&object) else { continue };
-        for variable in containers(pod).flat_map(|container| container["env"].as_array().into_iter().flatten()) {
+        for variable in
+            containers(pod).flat_map(|container| container["env"].as_array().into_iter().flatten())
+        {
             let name = text(variable, "/name");
             if name.starts_with("CULVERT_") {
                 assert!(known.contains(name), "{case}: {name} is no setting");
@@ -113,16 +121,19 @@ fn materialize(folder: &Path, objects: &[Value], pod: &Value, ca: &TestCa) {
     let leaf = ca.issue(&["relay.example.org", "broker.example.org"]).unwrap();
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
     let made = |name: &str, key: &str| {
-        let is_it = |object: &&Value| text(object, "/kind") == "Secret" && text(object, "/metadata/name") == name;
+        let is_it =
+            |object: &&Value| text(object, "/kind") == "Secret" && text(object, "/metadata/name") == name;
         let data = objects.iter().find(is_it)?["data"][key].as_str()?;
         Some(String::from_utf8(BASE64.decode(data.as_bytes()).unwrap()).unwrap())
     };
     let volumes = pod["volumes"].as_array().into_iter().flatten();
     let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
-    for source in sources {
-        let item = &source["secret"]["items"][0];
+    let secrets = sources.map(|source| &source["secret"]);
+    for (secret, item) in
+        secrets.flat_map(|secret| secret["items"].as_array().unwrap().iter().map(move |item| (secret, item)))
+    {
         let path = text(item, "/path");
-        let content = made(text(source, "/secret/name"), text(item, "/key")).unwrap_or_else(|| match path {
+        let content = made(text(secret, "/name"), text(item, "/key")).unwrap_or_else(|| match path {
             "tls/tls.crt" => read(leaf.cert_path()),
             "tls/tls.key" => read(leaf.key_path()),
             "data-keys" => BASE64.encode(&[7; 32]),
@@ -145,14 +156,17 @@ fn materialize(folder: &Path, objects: &[Value], pod: &Value, ca: &TestCa) {
 #[tokio::test]
 async fn the_programs_accept_their_settings() {
     let Some(helm) = tools::helm() else { return };
-    let programs = [("relay", binaries::relay().await.unwrap()), ("broker-api", binaries::broker().await.unwrap())];
+    let programs =
+        [("relay", binaries::relay().await.unwrap()), ("broker-api", binaries::broker().await.unwrap())];
     let ca = TestCa::new("chart").unwrap();
     let mut seen = 0;
     for case in matrix() {
         let objects = yaml::documents(&manifests(&helm, &case));
         for (part, program) in &programs {
             let file = format!("/data/{part}.toml");
-            let Some(config) = objects.iter().find_map(|object| object.pointer(&file)?.as_str()) else { continue };
+            let Some(config) = objects.iter().find_map(|object| object.pointer(&file)?.as_str()) else {
+                continue;
+            };
             let name = format!("/etc/culvert/config/{part}.toml");
             let of_part = |object: &&Value| pod(object).is_some_and(|pod| pod.to_string().contains(&name));
             let pod = pod(objects.iter().find(of_part).unwrap()).unwrap();

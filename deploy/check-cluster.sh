@@ -1,0 +1,216 @@
+#!/usr/bin/env bash
+# Checks the chart on a real cluster: whichever the current context of kubectl names, in a namespace of its own.
+#
+#   deploy/check-cluster.sh [--registry PREFIX] [--previous CHART] [--url URL] [--keep]
+#
+#   --registry PREFIX   where the cluster finds the images, put before culvert/relay, culvert/broker-api and
+#                       culvert/cli (deploy/README.md says how to build them)
+#   --previous CHART    folder or archive of the chart to upgrade from; without it this chart under a lower version
+#   --url URL           ws:// URL by which this machine reaches the relays for the rollout under load; without it
+#                       ws:// and the address of a node, on a NodePort
+#   --keep              leave the namespace as it is at the end
+#
+# What it does, in this order: installs while Redis and Postgres are away (pods wait and say so, nothing is
+# restarted), lets them come, runs helm test, upgrades from the previous chart (secrets and users are kept), upgrades
+# with a migration that fails (no new pod is started), and restarts all relays under load (no message is lost).
+#
+# Needs kubectl, helm and jq, and culvert-loadtest on the PATH or in CULVERT_BIN_DIR.
+# Exit codes: 0 all held, 1 something did not, 64 wrong use, 69 something needed is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+registry='' previous='' url='' keep=0
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --registry | --previous | --url)
+            [ $# -ge 2 ] || { echo "check-cluster.sh: $1 needs a value" >&2; exit 64; }
+            case "$1" in --registry) registry=$2 ;; --previous) previous=$2 ;; --url) url=$2 ;; esac
+            shift 2
+            ;;
+        --keep) keep=1; shift ;;
+        -h | --help) sed -n '2,/^set -e/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "check-cluster.sh: unknown argument '$1'; see --help" >&2; exit 64 ;;
+    esac
+done
+
+chart=$PWD/helm/culvert
+namespace=culvert-check-$$
+release=culvert
+work=$(mktemp -d)
+loadtest=culvert-loadtest
+[ -z "${CULVERT_BIN_DIR:-}" ] || loadtest=$CULVERT_BIN_DIR/culvert-loadtest
+helm=${CULVERT_HELM:-helm}
+
+say() { printf '\n== %s\n' "$*"; }
+missing() { echo "check-cluster.sh: $*" >&2; exit 69; }
+fail() {
+    echo "check-cluster.sh: $*" >&2
+    kubectl -n "$namespace" get pods -o wide >&2 || true
+    kubectl -n "$namespace" get events --sort-by .lastTimestamp | tail -n 30 >&2 || true
+    exit 1
+}
+
+for program in kubectl "$helm" jq "$loadtest"; do
+    command -v "$program" >/dev/null || missing "$program is missing"
+done
+kubectl version >/dev/null 2>&1 || missing "the cluster of $(kubectl config current-context 2>/dev/null || echo 'no context') does not answer"
+
+tidy() {
+    local status=$?
+    if [ "$keep" = 1 ]; then
+        echo "The namespace $namespace stays."
+    elif kubectl get namespace "$namespace" >/dev/null 2>&1; then
+        kubectl delete namespace "$namespace" --wait=false >/dev/null || true
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+trap tidy EXIT
+
+k() { kubectl -n "$namespace" "$@"; }
+
+# Polls a command until it succeeds, at most so many seconds.
+within() {
+    local seconds=$1 what=$2
+    shift 2
+    local end=$((SECONDS + seconds))
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || fail "not within $seconds s: $what"
+        sleep 2
+    done
+}
+
+pods() { k get pods -l "app.kubernetes.io/component=$1" -o json; }
+
+# The names of the pods of a component, sorted.
+names() { pods "$1" | jq -r '.items[].metadata.name' | sort; }
+
+# Whether every container of a component has been started at most once.
+never_restarted() {
+    pods "$1" | jq -e '[.items[].status | (.containerStatuses, .initContainerStatuses)[]?.restartCount] | add == 0' >/dev/null
+}
+
+exist() { [ "$(names "$1" | wc -l)" -ge "$2" ]; }
+
+relays_say() { k logs -l app.kubernetes.io/component=relay --tail=-1 2>/dev/null | grep "$1" >/dev/null; }
+
+broker() {
+    k exec "deploy/$release-broker-api" -c broker-api -- \
+        /culvert-broker-api --config /etc/culvert/config/broker-api.toml "$@"
+}
+
+# What must not change: everything in the Secrets, without what Kubernetes notes beside it.
+secrets() { k get secrets -l app.kubernetes.io/instance=$release -o json | jq -S '[.items[] | {name: .metadata.name, data}]'; }
+
+# Whether none of the pods in a list is there any more, not even on its way out.
+gone() { [ -z "$(names relay | comm -12 - "$1")" ]; }
+
+settled() {
+    k rollout status "deployment/$release-relay" --timeout=600s
+    k rollout status "deployment/$release-broker-api" --timeout=600s
+}
+
+cat >"$work/values.yaml" <<YAML
+imageRegistry: "$registry"
+relay:
+  service: {type: NodePort, externalTrafficPolicy: Cluster}
+  settings: {max-connections-per-source: 18000, handshakes-per-source: unlimited}
+broker:
+  service: {type: ClusterIP}
+YAML
+
+if [ -z "$previous" ]; then
+    previous=$work/previous
+    cp -r "$chart" "$previous"
+    sed -i 's/^version: .*/version: 0.0.1/' "$previous/Chart.yaml"
+fi
+
+# Installs with Redis and Postgres at no replica: Helm hands the manifests through this program.
+mkdir "$work/away"
+cat >"$work/away/kustomization.yaml" <<YAML
+resources: [all.yaml]
+replicas:
+  - {name: $release-redis, count: 0}
+  - {name: $release-postgres, count: 0}
+YAML
+cat >"$work/away/render" <<SH
+#!/bin/sh
+cat >"$work/away/all.yaml" && exec kubectl kustomize "$work/away"
+SH
+chmod +x "$work/away/render"
+
+say "Installing $previous into $namespace, without Redis and Postgres"
+"$helm" install "$release" "$previous" --namespace "$namespace" --create-namespace --values "$work/values.yaml" \
+    --post-renderer "$work/away/render" >"$work/notes"
+within 120 "three relays" exist relay 3
+within 120 "two brokers" exist broker-api 2
+within 120 "relays that say what they wait for" relays_say "serves nobody until"
+sleep 45 # Long enough for a crash, or a probe that gives up, to be seen.
+for component in relay broker-api; do
+    never_restarted "$component" || fail "pods of $component were restarted while Redis and Postgres were away"
+done
+[ "$(pods relay | jq '[.items[].status.conditions[] | select(.type == "Ready" and .status == "True")] | length')" = 0 ] \
+    || fail "a relay is ready without Redis"
+
+say "Letting them come"
+k scale "deployment/$release-redis" "statefulset/$release-postgres" --replicas=1
+settled
+for component in relay broker-api; do
+    never_restarted "$component" || fail "pods of $component were restarted when Redis and Postgres came"
+done
+
+say "helm test"
+"$helm" test "$release" --namespace "$namespace" --logs --timeout 3m
+
+say "Upgrading to this chart"
+broker user create keeper --admin --generate-password >/dev/null
+secrets >"$work/secrets-before"
+"$helm" upgrade "$release" "$chart" --namespace "$namespace" --values "$work/values.yaml" --wait --timeout 15m >/dev/null
+settled
+secrets >"$work/secrets-after"
+cmp -s "$work/secrets-before" "$work/secrets-after" || fail "the upgrade changed secrets"
+broker user list --json | grep '"keeper"' >/dev/null || fail "the upgrade lost a user"
+"$helm" test "$release" --namespace "$namespace" --logs --timeout 3m
+
+say "Upgrading with a migration that fails"
+names relay >"$work/relays-before"
+names broker-api >"$work/brokers-before"
+generation=$(k get "deployment/$release-broker-api" -o jsonpath='{.metadata.generation}')
+# A database that refuses whoever asks; the settings of the relay change, so that its pods would be new ones.
+k create secret generic refused \
+    --from-literal=database-url="postgres://nobody:wrong@$release-postgres.$namespace.svc:5432/nothing"
+if "$helm" upgrade "$release" "$chart" --namespace "$namespace" --values "$work/values.yaml" \
+    --set postgres.existingSecret=refused --set broker.migrations.activeDeadlineSeconds=60 \
+    --set relay.settings.members-listed=200 --timeout 5m >"$work/refused" 2>&1; then
+    fail "the upgrade went on although its migration failed"
+fi
+grep -i 'pre-upgrade' "$work/refused" >/dev/null || fail "the upgrade failed for another reason: $(cat "$work/refused")"
+names relay | cmp -s - "$work/relays-before" || fail "the failed upgrade replaced relays"
+names broker-api | cmp -s - "$work/brokers-before" || fail "the failed upgrade replaced brokers"
+[ "$(k get "deployment/$release-broker-api" -o jsonpath='{.metadata.generation}')" = "$generation" ] \
+    || fail "the failed upgrade changed the deployment of the broker"
+k delete job "$release-migrations" --ignore-not-found >/dev/null
+
+say "Restarting all relays under load"
+# In clear text and by the address of a node: what is tested is the rollout, and this machine knows no name.
+node=$(kubectl get nodes -o json | jq -r '[.items[].status.addresses[] | select(.type == "InternalIP").address][0]')
+host=${url#*://}
+host=${host%%[:/]*}
+"$helm" upgrade "$release" "$chart" --namespace "$namespace" --values "$work/values.yaml" --wait --timeout 15m \
+    --set relay.tls.plainText=true --set-json "relay.names=[\"${host:-$node}\"]" >/dev/null
+settled
+url=${url:-ws://$node:$(k get "service/$release-relay" -o jsonpath='{.spec.ports[0].nodePort}')}
+k get secret "$release-evaluation" -o json | jq -r '.data["access-token"] | @base64d' >"$work/access-token"
+"$loadtest" steady --url "$url" --access-token-file "$work/access-token" --mode sessions --pairs 50 --rate 500 \
+    --duration 4m --json "$work/load.json" --no-html --quiet >"$work/load" 2>&1 &
+load=$!
+names relay >"$work/relays-before"
+sleep 20 # Sessions are up, and messages under way.
+k rollout restart "deployment/$release-relay"
+k rollout status "deployment/$release-relay" --timeout=600s
+within 120 "the old relays to be gone" gone "$work/relays-before"
+kill -0 "$load" 2>/dev/null || fail "the load ended before the rollout did: $(cat "$work/load")"
+wait "$load" || fail "messages were lost in the rollout: $(cat "$work/load")"
+cat "$work/load"
+
+say "All held"
