@@ -91,12 +91,12 @@ impl Roster {
         }
     }
 
-    /// The registry is about to be read for a topic that is followed; gives its members here, or `None`
-    /// if it is not followed any more.
+    /// The registry is about to be read for a topic that is followed, by one reader at a time; gives its
+    /// members here, or `None` if it is not followed any more.
     pub fn read_begins(&self, topic: &TopicId) -> Option<Vec<Member>> {
         let mut shard = self.shard(topic).lock();
         let entry = shard.get_mut(topic)?;
-        entry.reading += 1;
+        entry.read_begins();
         Some(entry.local.values().copied().collect())
     }
 
@@ -126,7 +126,9 @@ impl Roster {
     }
 
     /// Takes a read over. Members of nodes that `confirmed` vouches for and that a complete read does not
-    /// show are gone, if `replace`. Members that departed while it was read do not come back.
+    /// show are gone, if `replace`, unless their node announced them since [`Roster::read_begins`]: it
+    /// registers first, and the read was before that. Members that departed while it was read do not come
+    /// back.
     pub fn learn(
         &self,
         topic: &TopicId,
@@ -227,6 +229,8 @@ pub struct Known {
     /// Whether its node announced it. Otherwise it was read, and may be a left-over of a node that could
     /// not remove it.
     pub announced: bool,
+    /// Whether its node did so since the topic was last begun to be read anew.
+    pub fresh: bool,
     /// Whether all connections here that are in the topic were told, or read it when they joined.
     pub told: bool,
 }

@@ -108,6 +108,25 @@ fn a_complete_read_replaces_what_is_known_of_nodes_that_are_confirmed() {
 }
 
 #[test]
+fn who_is_announced_while_a_topic_is_read_anew_did_not_leave() {
+    let roster = joined(&complete(vec![entry(THERE, 1, 3), entry(THERE, 2, 3)]));
+    // After Redis lost everything the other node registers anew as well: the first just before the read,
+    // the second just behind it.
+    let anew = Incarnation { term: 4, ..LIFE };
+    assert!(roster.read_begins(&TOPIC).is_some());
+    for n in 1..=2 {
+        assert!(!roster.arrived(&TOPIC, member(THERE, n), anew));
+    }
+    let read = complete(vec![entry(THERE, 1, 4)]);
+    let confirmed = |_, life| life == anew;
+    assert_eq!(roster.learn(&TOPIC, &read, true, confirmed), Difference::default());
+    roster.read_ended(&TOPIC);
+    // What was announced before a read began, the read must show.
+    assert!(roster.read_begins(&TOPIC).is_some());
+    assert_eq!(roster.learn(&TOPIC, &read, true, confirmed).departed, [member(THERE, 2)]);
+}
+
+#[test]
 fn a_node_that_ended_takes_its_members_of_that_life_along() {
     let roster = joined(&complete(vec![entry(THERE, 1, 3), entry(THERE, 2, 4), entry(BEYOND, 3, 3)]));
     let parts = 0..Roster::PARTS;
@@ -141,6 +160,7 @@ fn a_large_topic_is_known_by_node_and_its_departures_are_passed_on() {
     }
     assert_eq!(roster.nodes_of(&TOPIC), [THERE]);
     // Once it has shrunk, one read tells all.
+    assert!(roster.read_begins(&TOPIC).is_some());
     roster.learn(&TOPIC, &complete(vec![entry(BEYOND, 1, 3)]), true, |_, _| true);
     assert_eq!(roster.nodes_of(&TOPIC), [BEYOND]);
 }

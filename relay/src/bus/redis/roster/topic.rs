@@ -38,6 +38,12 @@ impl Topic {
         self.known.iter()
     }
 
+    /// See [`super::Roster::read_begins`].
+    pub(super) fn read_begins(&mut self) {
+        self.reading += 1;
+        self.known.iter_mut().for_each(|known| known.fresh = false);
+    }
+
     /// See [`super::Roster::learn`].
     pub(super) fn learn(
         &mut self,
@@ -53,8 +59,11 @@ impl Topic {
             self.nodes.iter_mut().for_each(|presence| presence.beyond = false);
             if replace {
                 let seen = |conn| sight.members.iter().any(|entry| entry.member.conn == conn);
+                // Whoever was announced since the read began may have been registered just behind it.
                 let lost = |known: &Known| {
-                    confirmed(known.member.conn.node(), known.life) && !seen(known.member.conn)
+                    confirmed(known.member.conn.node(), known.life)
+                        && !known.fresh
+                        && !seen(known.member.conn)
                 };
                 difference.departed = self.take(lost);
             }
@@ -68,7 +77,8 @@ impl Topic {
                 Some(known) => known.life = entry.life,
                 None => {
                     difference.arrived.push(entry.member);
-                    self.add(Known { member: entry.member, life: entry.life, announced: false, told });
+                    let (member, life) = (entry.member, entry.life);
+                    self.add(Known { member, life, announced: false, fresh: false, told });
                 }
             }
         }
@@ -84,10 +94,10 @@ impl Topic {
     pub(super) fn arrived(&mut self, member: Member, life: Incarnation) -> bool {
         self.departed.retain(|conn| *conn != member.conn);
         if let Some(known) = self.known.iter_mut().find(|known| known.member.conn == member.conn) {
-            (known.life, known.announced) = (life, true);
+            (known.life, known.announced, known.fresh) = (life, true, true);
             return !std::mem::replace(&mut known.told, true);
         }
-        self.add(Known { member, life, announced: true, told: true });
+        self.add(Known { member, life, announced: true, fresh: true, told: true });
         true
     }
 
