@@ -167,19 +167,20 @@ cat >"$debian/usr/local/bin/postgres-entrypoint" <<'SH'
 #!/bin/sh
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" -A scram-sha-256 -E UTF8 --no-locale
+    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth-local=trust --auth-host=scram-sha-256 -E UTF8 --no-locale
     echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
     pg_ctl -D "$PGDATA" -o "-c listen_addresses= -c unix_socket_directories=/run/postgresql" -w start
-    PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE") createdb -h /run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB" || [ "$POSTGRES_DB" = "$POSTGRES_USER" ]
+    createdb -h /run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB" || [ "$POSTGRES_DB" = "$POSTGRES_USER" ]
     pg_ctl -D "$PGDATA" -m fast -w stop
 fi
 exec postgres -D "$PGDATA" -c listen_addresses='*' -c unix_socket_directories=/run/postgresql
 SH
 chmod 755 "$debian/usr/local/bin/postgres-entrypoint"
+# Its user has another number in the official image.
+sed -i 's/^postgres:x:[0-9]*:[0-9]*:/postgres:x:999:999:/' "$debian/etc/passwd"
 tar -C "$debian" --exclude './var/cache/*' --exclude './var/lib/postgresql/1*' -c . \
-    | docker import --change "ENV PATH=/$bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" - culvert-debian:check >/dev/null
-docker import --change "ENV PATH=/$bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" --change 'CMD ["postgres-entrypoint"]' \
-    - culvert-postgres:check < <(tar -C "$debian" --exclude './var/cache/*' --exclude './var/lib/postgresql/1*' -c .) >/dev/null
+    | docker import --change "ENV PATH=/$bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+        --change 'CMD ["postgres-entrypoint"]' - culvert-debian:check >/dev/null
 rm -rf "$debian"
 
 say "Starting the stack"
@@ -189,7 +190,7 @@ rm -rf "$work/deploy/secrets" "$work/deploy/.env"
 # shellcheck disable=SC1091
 . "$work/deploy/.env"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-export CULVERT_PORT=$port CULVERT_VERSION=$version HAPROXY_IMAGE=culvert-debian:check REDIS_IMAGE=culvert-debian:check POSTGRES_IMAGE=culvert-postgres:check
+export CULVERT_PORT=$port CULVERT_VERSION=$version HAPROXY_IMAGE=culvert-debian:check REDIS_IMAGE=culvert-debian:check POSTGRES_IMAGE=culvert-debian:check
 stack=1
 compose up -d --no-build haproxy relay1 relay2 relay3 broker1 broker2 redis postgres
 all_up() { [ "$(curl -s --max-time 5 http://172.28.0.10:8404/metrics | grep -c '^haproxy_server_status{.*state="UP"} 1$')" = 5 ]; }
