@@ -20,4 +20,5 @@ if [ -z "${CULVERT_BIN_DIR:-}" ]; then
     CULVERT_BIN_DIR=$(realpath "${CARGO_TARGET_DIR:-target}")/release
     export CULVERT_BIN_DIR
 fi
-exec cargo test --release --locked -p culvert-testkit --test transfer -- --nocapture
+exec cargo test --release --locked -p culvert-testkit --test alone -- \
+    --exact transfer::a_large_file_survives_a_killed_relay_and_a_killed_receiver_in_64_mib_each --nocapture

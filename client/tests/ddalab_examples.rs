@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout, reason = "the example prints, and so does a harness")]
 
 #[allow(dead_code, reason = "shared with the other tests of the client")]
-#[path = "sync_client/world.rs"]
+#[path = "client/sync_client/world.rs"]
 mod world;
 
 use std::process::Stdio;

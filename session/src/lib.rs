@@ -9,7 +9,7 @@
 //! There is no socket, clock, thread or randomness in here. A driver passes in what arrived, on which
 //! path, and what time it is, and takes out datagrams, [`Event`]s and the time of the next timer. That
 //! is why the same code runs under tokio, in a browser, and in a simulation that replays a thousand bad
-//! networks from their seeds (`tests/simulation.rs`).
+//! networks from their seeds (`tests/session/simulation.rs`).
 //!
 //! # The life of a message
 //!

@@ -1,4 +1,4 @@
-//! Forgeries that need the inside of a handshake; what a relay can do is in `tests/handshake.rs`.
+//! Forgeries that need the inside of a handshake; what a relay can do is in `tests/session/handshake.rs`.
 
 use culvert_wire::TopicId;
 
