@@ -49,6 +49,9 @@ needed_files() {
 /usr/bin/redis-server redis-server
 /usr/bin/redis-cli redis-tools
 /usr/sbin/haproxy haproxy
+/usr/sbin/nginx nginx
+/usr/lib/nginx/modules/ngx_stream_module.so libnginx-mod-stream
+/usr/bin/systemd-analyze systemd
 /usr/bin/prometheus prometheus
 /usr/bin/valgrind valgrind
 LIST
