@@ -12,4 +12,5 @@ mod render;
 mod settings;
 mod snapshots;
 mod tools;
+mod upgrades;
 mod yaml;

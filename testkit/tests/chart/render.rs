@@ -1,5 +1,6 @@
 //! What Helm makes of the chart and some values.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -88,4 +89,12 @@ pub(crate) fn pod(object: &Value) -> Option<&Value> {
 /// All containers of a pod, those that run before it included.
 pub(crate) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers"].into_iter().filter_map(|key| pod.get(key)?.as_array()).flatten()
+}
+
+/// The labels, or what else has such entries, at a JSON pointer.
+pub(crate) fn labels(object: &Value, at: &str) -> BTreeMap<String, String> {
+    let labels = object.pointer(at).and_then(Value::as_object);
+    let entry =
+        |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+    labels.into_iter().flatten().map(entry).collect()
 }
