@@ -140,7 +140,7 @@ pub struct Limits {
     pub verdict_backlog: usize,
     /// Members that one `Joined` or `Peers` lists; at most [`culvert_wire::limits::MAX_MEMBERS`].
     pub members_listed: usize,
-    /// Bytes read from a connection's socket at once; each thread has one such buffer.
+    /// Bytes read from a connection's socket at once, half as many with TLS; each thread has one such buffer.
     pub read_buffer: usize,
     /// Bytes written to a connection's socket at once.
     pub write_buffer: usize,
@@ -209,7 +209,7 @@ impl Default for Limits {
             node_queue_bytes: 1 << 30,
             verdict_backlog: 256,
             members_listed: culvert_wire::limits::MAX_MEMBERS,
-            read_buffer: 128 << 10,
+            read_buffer: 256 << 10,
             write_buffer: 64 << 10,
         }
     }

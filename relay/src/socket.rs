@@ -98,6 +98,11 @@ impl Socket {
         }
     }
 
+    /// Whether there is TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Keeps bytes that somebody else has read from this socket already.
     pub fn unread(&mut self, bytes: &[u8]) {
         self.unread.keep(bytes);

@@ -56,9 +56,11 @@ pub struct Outgoing<'a> {
 }
 
 impl WebSocket {
-    /// A WebSocket on an upgraded socket, of which at most `read_size` bytes are read at once.
+    /// A WebSocket on an upgraded socket, of which at most `read_size` bytes are read at once: half as many
+    /// with TLS, where each byte takes twice as long and others wait for their turn.
     pub fn new(socket: Socket, read_size: usize) -> Self {
         let (decoder, batch) = Default::default();
+        let read_size = if socket.is_secure() { read_size / 2 } else { read_size };
         Self { socket, decoder, batch, read_size, closing: false, broken: false }
     }
 

@@ -96,8 +96,9 @@ pub struct LimitArgs {
     /// Members that the answer to one join or lookup lists; larger topics are sampled.
     #[arg(long, env = "CULVERT_RELAY_MEMBERS_LISTED", value_name = "NUMBER", default_value = "256")]
     pub members_listed: Given<usize>,
-    /// Bytes read from a socket at once. Each thread holds one such buffer.
-    #[arg(long, env = "CULVERT_RELAY_READ_BUFFER", value_name = "SIZE", default_value = "128KiB")]
+    /// Bytes read from a socket at once; half as much with TLS, where each byte takes twice as long. Each
+    /// thread holds one such buffer.
+    #[arg(long, env = "CULVERT_RELAY_READ_BUFFER", value_name = "SIZE", default_value = "256KiB")]
     pub read_buffer: Given<ByteSize>,
     /// Bytes written to a socket at once.
     #[arg(long, env = "CULVERT_RELAY_WRITE_BUFFER", value_name = "SIZE", default_value = "64KiB")]
