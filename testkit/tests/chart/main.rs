@@ -7,6 +7,7 @@
 mod files;
 mod manifests;
 mod manual;
+mod notes;
 mod refusals;
 mod render;
 mod settings;
