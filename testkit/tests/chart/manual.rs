@@ -279,6 +279,31 @@ fn another(path: &[String], value: &Value) -> Value {
     }
 }
 
+/// The values in the README make an installation, with nothing generated.
+#[test]
+fn the_example_for_production_in_the_readme_is_complete() {
+    let Some(helm) = tools::helm() else { return };
+    let readme = std::fs::read_to_string(tools::chart().join("README.md")).unwrap();
+    let (_, example) = readme.split_once("```yaml\n# production.yaml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let values = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    std::fs::write(values.path(), example).unwrap();
+    let (done, out, err) = template(&helm, Some(values.path()), &[]);
+    assert!(done, "{err}");
+    assert!(!out.contains("kind: Secret\n") && !out.contains("evaluation"), "{out}");
+    // The Secrets that the commands above it make are those that it names.
+    let made: BTreeSet<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("kubectl -n culvert create secret "))
+        .map(|command| command.split(' ').nth(1).unwrap())
+        .collect();
+    assert_eq!(made.len(), 5, "{made:?}");
+    for name in made {
+        assert!(example.contains(&format!("existingSecret: {name}}}")), "{name}");
+        assert!(out.contains(&format!("name: {name}\n")), "{name}");
+    }
+}
+
 /// README.md: what is written by hand, and the table of all values below the mark.
 #[test]
 fn the_readme_lists_the_values_as_they_are() {
