@@ -31,12 +31,17 @@
 {{- toJson $settings -}}
 {{- end }}
 
-{{/* What both are told about addresses, certificate and drain. */}}
-{{- define "culvert.partSettings" -}}
-{{- $settings := deepCopy .values.settings -}}
+{{/* What the images say in their environment, which wins over the file, has to be said there: "prefix" and a part. */}}
+{{- define "culvert.pinnedEnv" -}}
 {{- $any := include "culvert.anyAddress" . -}}
-{{- $_ := set $settings "listen" (printf "%s:8443" $any) -}}
-{{- $_ := set $settings "admin-listen" (printf "%s:9443" $any) -}}
+- {name: {{ .prefix }}_LISTEN, value: "{{ $any }}:8443"}
+- {name: {{ .prefix }}_ADMIN_LISTEN, value: "{{ $any }}:9443"}
+- {name: {{ .prefix }}_LOG_FORMAT, value: {{ index .values.settings "log-format" | default "json" | quote }}}
+{{- end }}
+
+{{/* What both are told about balancers, certificate and drain. */}}
+{{- define "culvert.partSettings" -}}
+{{- $settings := omit .values.settings "log-format" -}}
 {{- with .values.proxyProtocolFrom }}{{ $_ := set $settings "proxy-protocol-from" . }}{{ end -}}
 {{- if include "culvert.tlsSecret" . -}}
 {{- $_ := set $settings "tls-certificate" "/etc/culvert/secrets/tls/tls.crt" -}}

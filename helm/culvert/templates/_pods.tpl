@@ -40,7 +40,7 @@ image: {{ include "culvert.image" (dict "root" . "image" .Values.broker.image) }
 imagePullPolicy: {{ .Values.broker.image.pullPolicy }}
 args: [migrate]
 env:
-  - {name: CULVERT_BROKER_LOG_FORMAT, value: {{ index .Values.broker.settings "log-format" | default "text" | quote }}}
+  - {name: CULVERT_BROKER_LOG_FORMAT, value: {{ index .Values.broker.settings "log-format" | default "json" | quote }}}
   - {name: CULVERT_BROKER_LISTEN, value: "127.0.0.1:8443"}
   - {name: CULVERT_BROKER_PLAIN_TEXT, value: "true"}
   - {name: CULVERT_BROKER_DATABASE_URL_FILE, value: /etc/culvert/secrets/database-url}
@@ -106,7 +106,7 @@ httpGet: {path: {{ .path }}, port: admin}
 
 {{/*
 The deployment of a part. Beside root, name and values it takes "config" (the text of its file), "sources" (of
-its Secrets), "env" and "initContainers".
+its Secrets), "prefix" (of the variables), "env" and "initContainers".
 */}}
 {{- define "culvert.deployment" -}}
 {{- $root := .root -}}
@@ -173,10 +173,14 @@ spec:
           image: {{ include "culvert.image" (dict "root" $root "image" $values.image) }}
           imagePullPolicy: {{ $values.image.pullPolicy }}
           args: [--config, /etc/culvert/config/{{ .name }}.toml]
-          {{- with printf "%s\n%s" (.env | default "") ($values.extraEnv | empty | ternary "" (toYaml $values.extraEnv)) | trim }}
           env:
+            {{- include "culvert.pinnedEnv" . | nindent 12 }}
+            {{- with .env | trim }}
             {{- . | nindent 12 }}
-          {{- end }}
+            {{- end }}
+            {{- with $values.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           {{- with $values.extraEnvFrom }}
           envFrom:
             {{- toYaml . | nindent 12 }}

@@ -47,12 +47,25 @@ fn documented(file: &str) -> Vec<(String, String)> {
     settings
 }
 
-/// The settings in the files that the chart renders for a part.
-fn rendered(helm: &Path, part: &str) -> BTreeSet<String> {
+/// The settings that the chart renders for a part, in its file and as variables of its container.
+fn rendered(helm: &Path, part: &str, documented: &[(String, String)]) -> BTreeSet<String> {
     let file = format!("/data/{part}.toml");
-    let all = objects(helm);
-    let texts = all.iter().filter_map(|(_, object)| object.pointer(&file)?.as_str());
-    texts.flat_map(|text| text.parse::<toml::Table>().unwrap().into_iter().map(|(key, _)| key)).collect()
+    let mut found = BTreeSet::new();
+    for (_, object) in objects(helm) {
+        if let Some(text) = object.pointer(&file).and_then(Value::as_str) {
+            found.extend(text.parse::<toml::Table>().unwrap().into_iter().map(|(key, _)| key));
+        }
+        let Some(pod) = pod(&object) else { continue };
+        for variable in pod["containers"].as_array().unwrap().iter().flat_map(variables) {
+            let setting = documented.iter().find(|(_, name)| name == text(variable, "/name"));
+            found.extend(setting.map(|(setting, _)| setting.clone()));
+        }
+    }
+    found
+}
+
+fn variables(container: &Value) -> impl Iterator<Item = &Value> {
+    container["env"].as_array().into_iter().flatten()
 }
 
 /// A setting is either a value of the chart's own, or let through by its name; the schema knows which.
@@ -63,8 +76,9 @@ fn the_schema_knows_every_setting_of_the_programs() {
     // JSON is YAML, and read like this it is in order.
     let mut schema = yaml::document(&std::fs::read_to_string(&path).unwrap());
     for (part, file, name) in PARTS {
-        let documented: Vec<String> = documented(file).into_iter().map(|(setting, _)| setting).collect();
-        let rendered = rendered(&helm, part);
+        let documented = documented(file);
+        let rendered = rendered(&helm, part, &documented);
+        let documented: Vec<String> = documented.into_iter().map(|(setting, _)| setting).collect();
         for setting in &rendered {
             assert!(documented.contains(setting), "the chart sets {setting}, which {file} has not");
         }
@@ -177,9 +191,19 @@ async fn the_programs_accept_their_settings() {
             std::fs::write(&path, here(config)).unwrap();
             let mut check = Command::new(program);
             check.env_clear().arg("check-config").arg("--config").arg(&path);
+            let container = &pod["containers"][0];
+            for variable in
+                variables(container).filter(|variable| text(variable, "/name").starts_with("CULVERT_"))
+            {
+                check.env(text(variable, "/name"), text(variable, "/value"));
+            }
             let (accepted, out, err) = tools::run(&mut check);
             assert!(accepted, "{}: {part}: {err}\n{config}", case.name);
-            assert!(out.contains("drain-window"), "{out}");
+            for setting in ["drain-window", "admin-listen"] {
+                let mut lines = out.lines();
+                let line = lines.find(|line| line.starts_with(&format!("{setting} = "))).unwrap();
+                assert!(!line.ends_with("# default"), "{}: {part}: {line}", case.name);
+            }
             // The container that makes the tables has variables instead of a file.
             for container in pod["initContainers"].as_array().into_iter().flatten() {
                 let mut check = Command::new(program);
