@@ -221,10 +221,11 @@ impl SyncClient {
         self.wait(Command::Ask { message, reply }, answer).await
     }
 
-    /// Registers with another endpoint and relay address.
+    /// Registers with another endpoint and relay address. When this returns, the broker gives them to
+    /// whoever asks for a share of this user; the connection stays.
     ///
     /// # Errors
-    /// The client was disconnected.
+    /// The broker refused, or did not answer in time; it is told as soon as it is back.
     pub async fn announce(&self, endpoint: String, relay: Option<RelayAddress>) -> Result<(), SyncError> {
         let registration = {
             let mut registration = self.registration.lock();
@@ -232,8 +233,9 @@ impl SyncClient {
             registration.relay = relay;
             registration.clone()
         };
-        let told = self.commands.send(Command::Register(Box::new(registration))).await;
-        told.map_err(|_| SyncError::Disconnected)
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Register { registration: Box::new(registration), reply };
+        self.wait(command, answer).await.map(drop)
     }
 
     /// Says goodbye: the user counts as offline at once. Changes that wait stay in the queue's file.

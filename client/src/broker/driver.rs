@@ -16,7 +16,7 @@ use super::client::{BrokerEvent, Status};
 use super::error::SyncError;
 use super::queue::Queue;
 use super::share_link::ShareLink;
-use super::socket::{BrokerSocket, Received, Registration, answered};
+use super::socket::{BrokerInfo, BrokerSocket, Received, Registration, answered, connected};
 use crate::dial::Dialer;
 use crate::identity::random_u64;
 use crate::reconnect::{Ended, Next, Reconnect};
@@ -38,8 +38,8 @@ pub(crate) enum Command {
     Ask { message: ClientMessage, reply: Reply },
     /// A publication or revocation.
     Change { message: ClientMessage, reply: Reply },
-    /// Other words about this client; registers again.
-    Register(Box<Registration>),
+    /// Other words about this client; answered when the broker has taken them.
+    Register { registration: Box<Registration>, reply: Reply },
     /// The end.
     Disconnect(oneshot::Sender<()>),
 }
@@ -55,6 +55,8 @@ pub(crate) struct Settings {
 pub(crate) struct Driver {
     pub(crate) settings: Settings,
     pub(crate) registration: Registration,
+    /// Whether the registration is another than was said last.
+    pub(crate) untold: bool,
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) events: broadcast::Sender<BrokerEvent>,
@@ -72,15 +74,20 @@ pub(crate) struct Asked {
     waiting: VecDeque<(ClientMessage, Reply)>,
     /// Who waits for a change, by the change's number.
     changes: HashMap<u64, Reply>,
+    /// Who waits for the broker to take what this client says of itself.
+    announced: Vec<Reply>,
     last: u64,
 }
 
 /// What is under way on one connection besides requests.
+#[derive(Default)]
 struct Under {
     /// The request that carries the first change of the queue.
     change: Option<String>,
     /// When a refused change is tried again.
     retry_at: Option<Instant>,
+    /// The request that says other words about this client, and when it must be answered.
+    registering: Option<(String, Instant)>,
     heartbeat: Option<(String, Instant)>,
 }
 
@@ -95,6 +102,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut is_first = true;
         loop {
+            self.untold = false;
             let opening = {
                 let (url, dialer) = (self.settings.url.clone(), Arc::clone(&self.settings.dialer));
                 let registration = self.registration.clone();
@@ -106,9 +114,8 @@ impl Driver {
                 Ok(socket) => {
                     is_first = false;
                     self.reconnect.proved_alive();
-                    self.status.send_replace(Status::Online(socket.info.clone()));
-                    self.tell(BrokerEvent::Online(socket.info.clone()));
-                    let mut under = Under { change: None, retry_at: None, heartbeat: None };
+                    self.registered(socket.info.clone());
+                    let mut under = Under::default();
                     let left = self.converse(socket, &mut under).await;
                     if under.change.is_some()
                         && let Err(error) = self.queue.tried()
@@ -177,7 +184,15 @@ impl Driver {
                 Ok(id) => drop(self.asked.changes.insert(id, reply)),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Register(registration) => self.registration = *registration,
+            Command::Register { registration, reply } => {
+                self.registration = *registration;
+                self.untold = true;
+                if self.asked.len() >= MAX_PENDING {
+                    let _ = reply.send(Err(SyncError::Busy(MAX_PENDING)));
+                } else {
+                    self.asked.announced.push(reply);
+                }
+            }
             Command::Disconnect(done) => drop(done),
         }
     }
@@ -203,11 +218,6 @@ impl Driver {
                     }
                 }
                 command = self.inbox.recv() => match command {
-                    Some(Command::Register(registration)) => {
-                        self.registration = *registration;
-                        socket.close().await;
-                        return Left::Lost(SyncError::Offline("it is told something new".to_owned()));
-                    }
                     Some(Command::Disconnect(done)) => {
                         self.leave(socket).await;
                         let _ = done.send(());
@@ -226,7 +236,8 @@ impl Driver {
                 }
                 _ = tidy.tick() => {
                     self.asked.tidy();
-                    if under.heartbeat.as_ref().is_some_and(|(_, by)| *by <= Instant::now()) {
+                    let mut due = under.heartbeat.iter().chain(&under.registering);
+                    if due.any(|(_, by)| *by <= Instant::now()) {
                         return Left::Lost(SyncError::Offline("it does not answer any more".to_owned()));
                     }
                 }
@@ -250,8 +261,26 @@ impl Driver {
         Ok(())
     }
 
+    /// The broker knows this client.
+    fn registered(&mut self, info: BrokerInfo) {
+        self.status.send_replace(Status::Online(info.clone()));
+        self.tell(BrokerEvent::Online(info));
+        if !self.untold {
+            for reply in self.asked.announced.drain(..) {
+                let _ = reply.send(Ok(ServerMessage::ack()));
+            }
+        }
+    }
+
     /// Sends what waits.
     async fn send(&mut self, socket: &mut BrokerSocket, under: &mut Under) -> Result<(), SyncError> {
+        if self.untold && under.registering.is_none() {
+            self.untold = false;
+            let id = self.asked.number();
+            // The connection is this user's already: nothing has to be proved again.
+            socket.send(&id, self.registration.message(None)).await?;
+            under.registering = Some((id, Instant::now() + self.settings.answer));
+        }
         while let Some((message, reply)) = self.asked.waiting.pop_front() {
             if reply.is_closed() {
                 continue;
@@ -294,6 +323,10 @@ impl Driver {
             under.heartbeat = None;
             // The broker does not know this connection's user any more: register again.
             return answer.err();
+        }
+        if under.registering.as_ref().is_some_and(|(registering, _)| *registering == id) {
+            under.registering = None;
+            return answer.and_then(connected).map(|info| self.registered(info)).err();
         }
         if under.change.as_ref() == Some(&id) {
             under.change = None;
@@ -385,10 +418,11 @@ impl Driver {
         self.asked.fail(&error);
         while let Some(command) = self.inbox.recv().await {
             match command {
-                Command::Ask { reply, .. } | Command::Change { reply, .. } => {
+                Command::Ask { reply, .. }
+                | Command::Change { reply, .. }
+                | Command::Register { reply, .. } => {
                     let _ = reply.send(Err(error.clone()));
                 }
-                Command::Register(_) => {}
                 Command::Disconnect(done) => {
                     let _ = done.send(());
                     return;
@@ -405,7 +439,7 @@ impl Driver {
 
 impl Asked {
     fn len(&self) -> usize {
-        self.pending.len() + self.waiting.len()
+        self.pending.len() + self.waiting.len() + self.announced.len()
     }
 
     fn number(&mut self) -> String {
@@ -418,6 +452,7 @@ impl Asked {
         self.pending.retain(|_, (_, reply)| !reply.is_closed());
         self.waiting.retain(|(_, reply)| !reply.is_closed());
         self.changes.retain(|_, reply| !reply.is_closed());
+        self.announced.retain(|reply| !reply.is_closed());
     }
 
     /// Questions that were not answered are asked again on the next connection.
@@ -431,7 +466,8 @@ impl Asked {
         for (_, reply) in waiting {
             let _ = reply.send(Err(error.clone()));
         }
-        for (_, reply) in self.changes.drain() {
+        let others = self.changes.drain().map(|(_, reply)| reply).chain(self.announced.drain(..));
+        for reply in others {
             let _ = reply.send(Err(error.clone()));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use culvert_broker_wire::auth::DeviceProof;
 use culvert_broker_wire::message::{Envelope, RegisterUser, RelayAddress};
 use culvert_broker_wire::{ClientMessage, ErrorCode, ServerMessage};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -35,6 +36,21 @@ pub(crate) struct Registration {
     pub(crate) device_name: Option<String>,
     pub(crate) relay: Option<RelayAddress>,
     pub(crate) credentials: Credentials,
+}
+
+impl Registration {
+    /// Says it, with a proof where the connection has none yet.
+    pub(crate) fn message(&self, device: Option<DeviceProof>) -> ClientMessage {
+        ClientMessage::RegisterUser(Box::new(RegisterUser {
+            user_id: self.user_id.clone(),
+            endpoint: self.endpoint.clone(),
+            password: self.credentials.password(),
+            session_token: None,
+            device,
+            device_name: self.device_name.clone(),
+            relay: self.relay.clone(),
+        }))
+    }
 }
 
 /// What the broker said of itself.
@@ -108,31 +124,7 @@ impl BrokerSocket {
                 }
             },
         };
-        let register = ClientMessage::RegisterUser(Box::new(RegisterUser {
-            user_id: registration.user_id.clone(),
-            endpoint: registration.endpoint.clone(),
-            password: registration.credentials.password(),
-            session_token: None,
-            device,
-            device_name: registration.device_name.clone(),
-            relay: registration.relay.clone(),
-        }));
-        match self.ask(register).await? {
-            ServerMessage::Connected {
-                server_version,
-                institution,
-                user_id,
-                heartbeat_timeout_seconds,
-                relays,
-            } => Ok(BrokerInfo {
-                server_version,
-                institution,
-                user_id,
-                heartbeat_timeout: Duration::from_secs(heartbeat_timeout_seconds),
-                relays,
-            }),
-            _ => Err(SyncError::Protocol("it answered `register_user` with something else".to_owned())),
-        }
+        connected(self.ask(registration.message(device)).await?)
     }
 
     /// One question and its answer, before anything else is under way.
@@ -195,6 +187,26 @@ pub(crate) fn answered(answer: ServerMessage) -> Result<ServerMessage, SyncError
     match answer {
         ServerMessage::Error { message, code } => Err(SyncError::refused(code, http::printable(&message))),
         answer => Ok(answer),
+    }
+}
+
+/// The answer to a registration.
+pub(crate) fn connected(answer: ServerMessage) -> Result<BrokerInfo, SyncError> {
+    match answer {
+        ServerMessage::Connected {
+            server_version,
+            institution,
+            user_id,
+            heartbeat_timeout_seconds,
+            relays,
+        } => Ok(BrokerInfo {
+            server_version,
+            institution,
+            user_id,
+            heartbeat_timeout: Duration::from_secs(heartbeat_timeout_seconds),
+            relays,
+        }),
+        _ => Err(SyncError::Protocol("it answered `register_user` with something else".to_owned())),
     }
 }
 

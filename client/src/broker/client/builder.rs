@@ -202,6 +202,7 @@ impl SyncClientBuilder {
                 heartbeat: self.heartbeat,
             },
             registration: registration.clone(),
+            untold: false,
             inbox,
             status: status_sender,
             events: events.clone(),
