@@ -1,30 +1,29 @@
 #!/usr/bin/env bash
 # Checks the chart on a real cluster: whichever the current context of kubectl names, in a namespace of its own.
 #
-#   deploy/check-cluster.sh [--registry PREFIX] [--previous CHART] [--url URL] [--keep]
+#   deploy/check-cluster.sh [--registry PREFIX] [--previous CHART] [--keep]
 #
-#   --registry PREFIX   where the cluster finds the images, put before culvert/relay, culvert/broker-api and
-#                       culvert/cli (deploy/README.md says how to build them)
+#   --registry PREFIX   where the cluster finds all images: put before culvert/relay, culvert/broker-api, culvert/cli
+#                       and culvert/loadtest (deploy/README.md says how to build them), and before valkey/valkey
+#                       and library/postgres, which without it come from the public registry
 #   --previous CHART    folder or archive of the chart to upgrade from; without it this chart under a lower version
-#   --url URL           ws:// URL by which this machine reaches the relays for the rollout under load; without it
-#                       ws:// and the address of a node, on a NodePort
 #   --keep              leave the namespace as it is at the end
 #
 # What it does, in this order: installs while Redis and Postgres are away (pods wait and say so, nothing is
 # restarted), lets them come, runs helm test, upgrades from the previous chart (secrets and users are kept), upgrades
 # with a migration that fails (no new pod is started), and restarts all relays under load (no message is lost).
 #
-# Needs kubectl, helm and jq, and culvert-loadtest on the PATH or in CULVERT_BIN_DIR.
+# Needs kubectl, helm (CULVERT_HELM names another one) and jq.
 # Exit codes: 0 all held, 1 something did not, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-registry='' previous='' url='' keep=0
+registry='' previous='' keep=0
 while [ $# -gt 0 ]; do
     case "$1" in
-        --registry | --previous | --url)
+        --registry | --previous)
             [ $# -ge 2 ] || { echo "check-cluster.sh: $1 needs a value" >&2; exit 64; }
-            case "$1" in --registry) registry=$2 ;; --previous) previous=$2 ;; --url) url=$2 ;; esac
+            case "$1" in --registry) registry=$2 ;; --previous) previous=$2 ;; esac
             shift 2
             ;;
         --keep) keep=1; shift ;;
@@ -37,8 +36,6 @@ chart=$PWD/helm/culvert
 namespace=culvert-check-$$
 release=culvert
 work=$(mktemp -d)
-loadtest=culvert-loadtest
-[ -z "${CULVERT_BIN_DIR:-}" ] || loadtest=$CULVERT_BIN_DIR/culvert-loadtest
 helm=${CULVERT_HELM:-helm}
 
 say() { printf '\n== %s\n' "$*"; }
@@ -50,7 +47,7 @@ fail() {
     exit 1
 }
 
-for program in kubectl "$helm" jq "$loadtest"; do
+for program in kubectl "$helm" jq; do
     command -v "$program" >/dev/null || missing "$program is missing"
 done
 kubectl version >/dev/null 2>&1 || missing "the cluster of $(kubectl config current-context 2>/dev/null || echo 'no context') does not answer"
@@ -113,7 +110,7 @@ settled() {
 cat >"$work/values.yaml" <<YAML
 imageRegistry: "$registry"
 relay:
-  service: {type: NodePort, externalTrafficPolicy: Cluster}
+  service: {type: ClusterIP}
   settings: {max-connections-per-source: 18000, handshakes-per-source: unlimited}
 broker:
   service: {type: ClusterIP}
@@ -192,25 +189,56 @@ names broker-api | cmp -s - "$work/brokers-before" || fail "the failed upgrade r
 k delete job "$release-migrations" --ignore-not-found >/dev/null
 
 say "Restarting all relays under load"
-# In clear text and by the address of a node: what is tested is the rollout, and this machine knows no name.
-node=$(kubectl get nodes -o json | jq -r '[.items[].status.addresses[] | select(.type == "InternalIP").address][0]')
-host=${url#*://}
-host=${host%%[:/]*}
-"$helm" upgrade "$release" "$chart" --namespace "$namespace" --values "$work/values.yaml" --wait --timeout 15m \
-    --set relay.tls.plainText=true --set-json "relay.names=[\"${host:-$node}\"]" >/dev/null
+"$helm" upgrade "$release" "$chart" --namespace "$namespace" --values "$work/values.yaml" --wait --timeout 15m >/dev/null
 settled
-url=${url:-ws://$node:$(k get "service/$release-relay" -o jsonpath='{.spec.ports[0].nodePort}')}
-k get secret "$release-evaluation" -o json | jq -r '.data["access-token"] | @base64d' >"$work/access-token"
-"$loadtest" steady --url "$url" --access-token-file "$work/access-token" --mode sessions --pairs 50 --rate 500 \
-    --duration 4m --json "$work/load.json" --no-html --quiet >"$work/load" 2>&1 &
-load=$!
+# In the cluster, so that no address of it has to be known here.
+k apply -f - <<YAML
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: load
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      automountServiceAccountToken: false
+      containers:
+        - name: load
+          image: "${registry:+$registry/}culvert/loadtest:$(sed -n 's/^appVersion: "\(.*\)"/\1/p' "$chart/Chart.yaml")"
+          args:
+            - steady
+            - --url=wss://$release-relay.$namespace.svc.cluster.local
+            - --ca=/secrets/ca.crt
+            - --access-token-file=/secrets/access-token
+            - --mode=sessions
+            - --pairs=50
+            - --rate=500
+            - --duration=4m
+            - --no-html
+            - --quiet
+          volumeMounts:
+            - {name: secrets, mountPath: /secrets, readOnly: true}
+      volumes:
+        - name: secrets
+          projected:
+            sources:
+              - secret: {name: $release-evaluation, items: [{key: access-token, path: access-token}]}
+              - secret: {name: $release-evaluation-tls, items: [{key: ca.crt, path: ca.crt}]}
+YAML
+loaded() { [ -n "$(k get job load -o jsonpath="{.status.conditions[?(@.type=='$1')].status}")" ]; }
+within 120 "the load to run" k wait pod -l job-name=load --for=condition=Ready --timeout=1s
 names relay >"$work/relays-before"
 sleep 20 # Sessions are up, and messages under way.
 k rollout restart "deployment/$release-relay"
 k rollout status "deployment/$release-relay" --timeout=600s
 within 120 "the old relays to be gone" gone "$work/relays-before"
-kill -0 "$load" 2>/dev/null || fail "the load ended before the rollout did: $(cat "$work/load")"
-wait "$load" || fail "messages were lost in the rollout: $(cat "$work/load")"
-cat "$work/load"
+if loaded Complete || loaded Failed; then
+    fail "the load ended before the rollout did: $(k logs job/load)"
+fi
+ended() { loaded Complete || loaded Failed; }
+within 360 "the load to end" ended
+k logs job/load
+loaded Complete || fail "messages were lost in the rollout"
 
 say "All held"
