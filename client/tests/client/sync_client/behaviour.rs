@@ -183,6 +183,28 @@ async fn a_client_says_where_it_can_be_reached_now() {
 }
 
 #[tokio::test]
+async fn what_a_client_announces_is_known_at_once_and_its_user_never_counts_as_gone() {
+    let world = World::new().await;
+    let alice = world.builder("alice").await.answer_within(DEADLINE).connect().await.unwrap();
+    let policy = AccessPolicy::Users { user_ids: vec!["bob".into()] };
+    let link = alice.share_result("r", "t", None, policy).await.unwrap();
+    let bob = world.client("bob").await;
+    let (mut of_alice, mut of_bob) = (alice.subscribe(), bob.subscribe());
+    for n in 0..10 {
+        let endpoint = format!("https://alice.example/{n}");
+        alice.announce(endpoint.clone(), None).await.unwrap();
+        let share = bob.access_share(&link).await.unwrap();
+        assert_eq!((share.owner_online, &share.download_url), (true, &format!("{endpoint}/api/results/r")));
+    }
+    while let Ok(event) = of_alice.try_recv() {
+        assert!(!matches!(event, BrokerEvent::Offline(_)), "{event:?}");
+    }
+    while let Ok(event) = of_bob.try_recv() {
+        assert!(!matches!(&event, BrokerEvent::Presence(presence) if !presence.online), "{event:?}");
+    }
+}
+
+#[tokio::test]
 async fn plain_text_across_a_network_is_not_even_dialled() {
     let refused = SyncClient::builder("ws://192.0.2.1:1/ws", "alice").connect().await;
     assert!(matches!(refused, Err(SyncError::Url(_))));

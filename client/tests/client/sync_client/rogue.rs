@@ -73,11 +73,14 @@ impl Rogue {
 async fn welcome(socket: &mut WebSocketStream<TcpStream>) {
     let Some(Ok(Message::Text(text))) = socket.next().await else { return };
     let register: Value = serde_json::from_str(&text).unwrap();
-    let answer = json!({
+    let _ = socket.send(Message::text(connected(&register).to_string())).await;
+}
+
+fn connected(register: &Value) -> Value {
+    json!({
         "type": "connected", "request_id": register["request_id"], "server_version": "0", "institution": "Rogue",
         "user_id": register["user_id"], "heartbeat_timeout_seconds": 300,
-    });
-    let _ = socket.send(Message::text(answer.to_string())).await;
+    })
 }
 
 fn info(request: &Value, title: &str) -> Value {
@@ -187,4 +190,42 @@ async fn a_change_whose_answer_was_lost_with_the_connection_is_made_again_once()
         broker.says(json!({"type": "ack", "message_id": null, "request_id": again["request_id"]}));
     });
     assert!(published.is_ok(), "{published:?}");
+}
+
+#[tokio::test]
+async fn what_is_announced_while_a_registration_is_under_way_is_said_behind_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let alice = builder(&url, "alice").credentials(Credentials::None).answer_within(DEADLINE);
+    let alice = alice.start().await.unwrap();
+    let broker = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let mut endpoints = Vec::new();
+        while endpoints.len() < 2 {
+            let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("{endpoints:?}") };
+            let register: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(register["type"], "register_user");
+            endpoints.push(register["endpoint"].clone());
+            socket.send(Message::text(connected(&register).to_string())).await.unwrap();
+        }
+        endpoints
+    };
+    let both = async { tokio::join!(alice.announce("https://alice.example".into(), None), broker) };
+    let (announced, endpoints) = tokio::time::timeout(DEADLINE, both).await.expect("it is said");
+    announced.unwrap();
+    assert_eq!(endpoints, ["", "https://alice.example"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_no_announcement_is_left_and_told_on_another_connection() {
+    let mut broker = Rogue::new().await;
+    let alice = builder(&broker.url, "alice").credentials(Credentials::None);
+    let alice = alice.answer_within(SHORT).heartbeat(DEADLINE).connect().await.unwrap();
+    let mut events = alice.subscribe();
+    let announced = alice.announce("https://alice.example".into(), None).await;
+    assert!(matches!(announced, Err(SyncError::TimedOut(_))), "{announced:?}");
+    assert_eq!(broker.hears("register_user").await["endpoint"], "https://alice.example");
+    event(&mut events, |event| matches!(event, BrokerEvent::Offline(_)).then_some(())).await;
+    event(&mut events, |event| matches!(event, BrokerEvent::Online(_)).then_some(())).await;
 }
