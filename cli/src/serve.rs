@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use culvert_client::broker::{BrokerEvent, RelayAddress, SyncClient};
+use culvert_client::broker::{BrokerEvent, RelayAddress, SyncClient, SyncError};
 use culvert_wire::TopicId;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -35,6 +35,8 @@ use desk::Desk;
 
 /// How long transfers have to say goodbye when the command ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the broker has to take where this owner waits.
+const ANNOUNCED: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: ServeArgs, interrupt: Interrupt) -> Result<()> {
     let settings = Settings::settle(&args)?;
@@ -97,9 +99,8 @@ async fn serve(
             () = cancelled.cancelled() => return leave(&client).await,
         };
         let address = RelayAddress { url: relay_url.to_string(), topic, peer_id };
-        client.announce(endpoint.clone(), Some(address)).await?;
         tasks.spawn(relay::serve(meeting, Arc::clone(&desk), report.clone(), stop.clone()));
-        await_online(&client).await?;
+        announce(&client, &endpoint, &address).await.map_err(|error| failed(error, &broker))?;
         report.note(format!("Waiting at the relay {relay_url}; no port has to be open here."));
     } else if listener.is_none() {
         return Err(Code::Usage.because(
@@ -139,12 +140,17 @@ async fn serve(
     ended
 }
 
-/// Until the broker knows where this owner waits.
-async fn await_online(client: &SyncClient) -> Result<()> {
-    let mut status = client.status();
-    let online = status.wait_for(|status| matches!(status, culvert_client::broker::Status::Online(_)));
-    tokio::time::timeout(Duration::from_secs(30), online).await.context("the broker does not answer")??;
-    Ok(())
+/// Returns once the broker tells requesters where this owner waits.
+async fn announce(client: &SyncClient, endpoint: &str, address: &RelayAddress) -> Result<(), SyncError> {
+    let taken = async {
+        loop {
+            match client.announce(endpoint.to_owned(), Some(address.clone())).await {
+                Err(SyncError::TimedOut(_)) => {}
+                told => return told,
+            }
+        }
+    };
+    tokio::time::timeout(ANNOUNCED, taken).await.unwrap_or(Err(SyncError::TimedOut(ANNOUNCED)))
 }
 
 async fn leave(client: &SyncClient) -> Result<()> {
