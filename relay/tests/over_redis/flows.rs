@@ -164,7 +164,10 @@ async fn letters_that_were_lost_behind_redis_are_unknown_and_announced() {
     world.a.peer.send(&frame(&world.a, to, 64)).await.unwrap();
     reaches(&world.left, "culvert_relay_bus_held_bytes", &[], 64.0).await;
     reaches(&world.left, "culvert_relay_bus_fullest_bytes", &[], 64.0).await;
-    assert_eq!(total(&world.left, "culvert_relay_bus_fullest_bytes_limit", &[]), Settings::QUEUE_BYTES as f64);
+    assert_eq!(
+        total(&world.left, "culvert_relay_bus_fullest_bytes_limit", &[]),
+        Settings::QUEUE_BYTES as f64
+    );
     for subscription in &subscriptions {
         subscription.cut(Cut::Reset).await;
     }

@@ -1,6 +1,7 @@
 //! Limits on connections: by source address, peer, tenant and node; on the members of a topic; and who
 //! the source really is.
 
+use bytes::Bytes;
 use culvert_relay::bus::memory::Hub;
 use culvert_relay::config::TenantScope;
 use culvert_relay::quota::Rate;
@@ -71,7 +72,33 @@ async fn one_tenant_has_only_so_many_connections() {
     let _first = peer_as(&relay, &Identity::random().unwrap(), 1).await;
     let error = hello(&relay, &source("127.0.0.1"), &Identity::random().unwrap()).await.err().unwrap();
     assert_eq!(error.close(), Some(Close::Overloaded), "{error:?}");
+    let refused = |whose| relay.metrics().sum("culvert_relay_seats_refused_total", &[("whose", whose)]);
+    assert_eq!((refused("tenant"), refused("peer")), (1.0, 0.0));
     relay.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn whose_rate_pauses_a_connection_is_counted() {
+    let rate = Rate { per_second: 2000, burst: 500 };
+    let cases: [(&str, fn(&mut culvert_relay::config::Limits) -> &mut Rate); 4] = [
+        ("connection", |limits| &mut limits.connection_frames),
+        ("source", |limits| &mut limits.source_frames),
+        ("peer", |limits| &mut limits.peer_frames),
+        ("tenant", |limits| &mut limits.tenant_frames),
+    ];
+    for (whose, limit) in cases {
+        let relay = relay(|config| *limit(&mut config.limits) = rate).await;
+        let mut peer = peer(&relay).await;
+        for token in 0..1000 {
+            peer.peer.feed(&Frame::Ping { token, padding: Bytes::new() }).await.unwrap();
+        }
+        peer.peer.sync(1000).await.unwrap();
+        for other in ["connection", "source", "peer", "tenant"] {
+            let paused = relay.metrics().sum("culvert_relay_throttled_total", &[("whose", other)]);
+            assert_eq!(paused >= 1.0, other == whose, "the rate of a {whose} counts {paused} for a {other}");
+        }
+        relay.kill().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -136,6 +163,7 @@ async fn a_full_node_turns_newcomers_away_and_serves_the_others() {
     assert!(error.is_end(), "{error:?}");
     first.peer.sync(1).await.unwrap();
     assert_eq!(relay.metrics().sum("culvert_relay_refused_total", &[("reason", "node_full")]), 1.0);
+    assert_eq!(relay.metrics().sum("culvert_relay_connections_limit", &[]), 1.0);
     relay.kill().await.unwrap();
 }
 

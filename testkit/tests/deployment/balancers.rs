@@ -6,7 +6,7 @@ use crate::{file, installed, run, text};
 
 #[tokio::test]
 async fn haproxy_accepts_its_configuration() {
-    let haproxy = Plan::new("haproxy", &installed("/usr/sbin/haproxy", "haproxy"));
+    let haproxy = Plan::new("haproxy", installed("/usr/sbin/haproxy", "haproxy"));
     let haproxy = haproxy.args(["-c", "-f"]).arg(file("deploy/haproxy.cfg"));
     let printed = run(haproxy.env("RELAY_HOST", "relay.example").env("BROKER_HOST", "broker.example")).await;
     assert!(printed.contains("Configuration file is valid"), "{printed}");

@@ -254,13 +254,11 @@ async fn redis(folder: &Path) -> Result<RedisServer> {
     RedisPlan::new()?.set("aclfile", &path.display().to_string()).start().await
 }
 
+/// A service of the compose file, its ports here, and its environment.
+type Placed<'a> = (&'a str, Ports, Vec<(String, String)>);
+
 /// The balancer, with these servers in the places of the containers.
-async fn haproxy(
-    folder: &Path,
-    port: u16,
-    metrics: u16,
-    placed: &[(&str, Ports, Vec<(String, String)>)],
-) -> Result<Process> {
+async fn haproxy(folder: &Path, port: u16, metrics: u16, placed: &[Placed<'_>]) -> Result<Process> {
     let mut configuration = text("deploy/haproxy.cfg");
     let mut put = |from: &str, to: String| {
         assert!(configuration.contains(from), "haproxy.cfg has no {from:?}");
@@ -275,7 +273,7 @@ async fn haproxy(
     let path = folder.join("haproxy.cfg");
     std::fs::write(&path, configuration)?;
     let haproxy =
-        Plan::new("haproxy", &installed("/usr/sbin/haproxy", "haproxy")).args(["-db", "-f"]).arg(&path);
+        Plan::new("haproxy", installed("/usr/sbin/haproxy", "haproxy")).args(["-db", "-f"]).arg(&path);
     let mut haproxy = haproxy.env("RELAY_HOST", RELAY_HOST).env("BROKER_HOST", BROKER_HOST).start()?;
     haproxy.answers((Ipv4Addr::LOCALHOST, port).into(), LONG).await?;
     Ok(haproxy)
