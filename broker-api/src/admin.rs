@@ -31,7 +31,7 @@ use culvert_service_kit::{Clock, Secret};
 use serde_json::Value;
 
 use crate::domain::MAX_PAGE;
-use crate::live::{Event, Live};
+use crate::live::{Event, Live, LiveError};
 use crate::seal::Sealer;
 use crate::store::{AuditAction, AuditRecord, Outcome, Page, PageRequest, Store, StoreError};
 
@@ -104,14 +104,19 @@ impl Office<'_> {
     /// Tells the running brokers. What is in the database holds whether they hear it or not.
     async fn tell(&self, event: Event) {
         let Some(live) = self.live else { return };
-        if let Err(error) = live.publish(&event).await {
-            tracing::warn!(%error, "running brokers were not told and notice within ten seconds");
-        }
+        heard(live.publish(&event).await);
     }
 
     /// Sessions of this user ended, or changed.
     async fn sessions_changed(&self, user: &str) {
         self.tell(Event::Sessions { user: user.to_owned(), session: None }).await;
+    }
+}
+
+/// Says when running brokers could not be told something.
+fn heard(told: Result<(), LiveError>) {
+    if let Err(error) = told {
+        tracing::warn!(%error, "running brokers were not told and notice within ten seconds");
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Listener {
     config: Config,
     front: Front,
     tls: Option<TlsAcceptor>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
     shutdown: Shutdown,
     leaving: CancellationToken,
@@ -66,6 +66,8 @@ impl Listener {
         let seats = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
         metrics.most_connections.set(config.limits.connections as f64);
         let tls = tls.map(TlsAcceptor::from);
+        // Every connection and every request holds it, and a copy would be that of some hundred handles.
+        let metrics = Arc::new(metrics);
         let leaving = CancellationToken::new();
         Arc::new(Self { config, front, tls, metrics, seats, shutdown, leaving })
     }

@@ -24,14 +24,14 @@ pub mod sqlite;
 mod teams;
 mod users;
 
-pub use audit::{AuditAction, AuditEntry, AuditFilter, AuditLog, AuditRecord, Outcome};
+pub use audit::{AuditAction, AuditEntry, AuditFilter, AuditLine, AuditLog, AuditRecord, Outcome};
 pub use backups::{BackupMeta, Backups, ByteStream, NewBackup, Precondition};
 pub use credentials::{ApiSecret, Credential, Credentials};
 pub use page::{Cursor, Page, PageRequest};
 pub use secrets::{Claim, Idempotency, Secrets, SigningKey, StoredAnswer};
 pub use sessions::{Session, SessionUser, Sessions, Way};
 pub use shares::{Access, NewShare, Published, Share, ShareChanges, Shares};
-pub use teams::{Member, NewTeam, Team, TeamRole, Teams};
+pub use teams::{DeletedTeam, Member, NewTeam, Team, TeamRole, Teams};
 pub use users::{Admitted, Device, NewUser, Role, Status, User, Users};
 
 use std::sync::Arc;

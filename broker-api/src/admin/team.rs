@@ -5,9 +5,10 @@ use clap::{Subcommand, ValueEnum};
 use culvert_broker_wire::limits::MAX_USER_ID;
 use serde_json::json;
 
-use super::{Office, gather, listing, unknown};
+use super::{Office, gather, heard, listing, unknown};
 use crate::domain::check;
 use crate::domain::shares::random_id;
+use crate::domain::teams::tell_of_end;
 use crate::live::Event;
 use crate::store::{AuditAction, NewTeam, StoreError, Team, TeamRole};
 
@@ -162,10 +163,11 @@ async fn remove(office: &Office<'_>, team: &str, user: &str) -> Result<String> {
 
 async fn delete(office: &Office<'_>, team: &str) -> Result<String> {
     known(office, team).await?;
-    let members = gather(u32::MAX, async |page| office.store.members(team, page).await).await?;
     office.record(AuditAction::TeamChanged, team, json!({ "did": "deleted" })).await?;
-    office.store.delete_team(team, office.now()).await?;
-    office.tell(Event::Teams { users: members.into_iter().map(|member| member.user).collect() }).await;
+    let deleted = office.store.delete_team(team, None, office.now()).await?;
+    if let (Some(deleted), Some(live)) = (deleted, office.live) {
+        heard(tell_of_end(live, deleted).await);
+    }
     Ok(format!("deleted team {team}\n"))
 }
 

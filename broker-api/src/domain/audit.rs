@@ -5,7 +5,6 @@
 //! request only after its entry is durable. A single request pays one transaction, a thousand at once pay
 //! a handful.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use culvert_broker_wire::{ErrorCode, Timestamp};
@@ -16,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::core::{Caller, Core, Refusal, Visitor};
-use crate::store::{AuditAction, AuditEntry, AuditFilter, AuditRecord, Outcome, Page, PageRequest, Store};
+use crate::store::{
+    AuditAction, AuditEntry, AuditFilter, AuditLine, AuditRecord, Outcome, Page, PageRequest, Store,
+};
 
 /// Entries that wait to be written; requests beyond wait for room within their own deadline.
 const QUEUE: usize = 4096;
@@ -30,9 +31,7 @@ pub struct Journal {
 }
 
 struct Waiting {
-    record: AuditRecord,
-    /// The share whose downloads this adds one to.
-    counted: Option<String>,
+    line: AuditLine,
     /// Whether it is durable now.
     written: oneshot::Sender<bool>,
 }
@@ -64,9 +63,9 @@ impl Journal {
     ///
     /// # Errors
     /// `UNAVAILABLE`: it may not have been written.
-    async fn append(&self, record: AuditRecord, counted: Option<String>) -> Result<(), Refusal> {
+    async fn append(&self, line: AuditLine) -> Result<(), Refusal> {
         let (written, done) = oneshot::channel();
-        if self.queue.send(Waiting { record, counted, written }).await.is_err() {
+        if self.queue.send(Waiting { line, written }).await.is_err() {
             return Err(Refusal::unavailable());
         }
         if done.await == Ok(true) { Ok(()) } else { Err(Refusal::unavailable()) }
@@ -82,21 +81,10 @@ async fn write_down(
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let mut counts = BTreeMap::new();
-        let (records, answers): (Vec<_>, Vec<_>) = batch
-            .drain(..)
-            .map(|Waiting { record, counted, written }| {
-                if let Some(share) = counted {
-                    *counts.entry(share).or_default() += 1;
-                }
-                (record, written)
-            })
-            .unzip();
+        let (lines, answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|Waiting { line, written }| (line, written)).unzip();
         let now = Timestamp::from_unix_seconds(clock.unix_seconds());
-        let mut written = store.append(records, now).await;
-        if written.is_ok() && !counts.is_empty() {
-            written = store.count_downloads(&counts).await;
-        }
+        let written = store.append_lines(lines, now).await;
         if let Err(error) = &written {
             failures.increment(answers.len() as u64);
             tracing::error!(%error, entries = answers.len(), "the audit log cannot be written");
@@ -123,10 +111,10 @@ pub async fn record(
     outcome: Outcome,
     detail: Value,
 ) -> Result<(), Refusal> {
-    core.audit.append(entry(caller, visitor, action, subject, outcome, detail), None).await
+    core.audit.append(entry(caller, visitor, action, subject, outcome, detail).into()).await
 }
 
-/// Writes down that somebody got a share; `counted` adds one to its downloads in the same go.
+/// Writes down that somebody got a share; `counts` adds one to its downloads in the same go.
 ///
 /// # Errors
 /// As [`record`].
@@ -136,11 +124,11 @@ pub async fn granted(
     visitor: Visitor,
     share: &str,
     detail: Value,
-    counted: bool,
+    counts: bool,
 ) -> Result<(), Refusal> {
     let action = AuditAction::ShareRequested;
     let record = entry(caller, visitor, action, Some(share), Outcome::Done, detail);
-    core.audit.append(record, counted.then(|| share.to_owned())).await
+    core.audit.append(AuditLine { record, counts }).await
 }
 
 /// Writes down that something was done by a caller.
@@ -231,7 +219,7 @@ mod tests {
         let journal = Journal::start(Arc::new(store), Clock::system(), failures);
         let here = Visitor { source: Ipv4Addr::LOCALHOST.into(), secure: true };
         let entry = entry(None, here, AuditAction::KeyRotated, None, Outcome::Done, json!({}));
-        let refusal = journal.append(entry, None).await.unwrap_err();
+        let refusal = journal.append(entry.into()).await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Unavailable);
         assert!(
             registry.render().contains("culvert_broker_audit_failures_total 1\n"),

@@ -10,6 +10,7 @@
 mod lists;
 mod look_up;
 
+pub(crate) use lists::summary_for_others;
 pub use lists::{Listed, accesses, list_mine, list_shared_with_me, summary};
 pub use look_up::{Found, Wanted, look_up, request};
 
@@ -170,7 +171,7 @@ fn check_policy(core: &Core, token: &ShareToken, policy: &mut AccessPolicy) -> R
 /// Tells every replica. The change is durable already, so a failure costs an event and not the change;
 /// sockets that missed one are told when the connection to Redis is back.
 async fn tell(core: &Core, change: ShareChange, share: &Share, before: Option<AccessPolicy>) {
-    let share = lists::summary_for_others(share);
+    let share = summary_for_others(share);
     let event = Event::Share(Box::new(ShareNews { change, share, before }));
     if let Err(error) = core.live.publish(&event).await {
         tracing::warn!(%error, "a change of a share was not told to the other replicas");

@@ -3,14 +3,17 @@
 //! Members see the team; its admins, and administrators of the broker, change it. To everybody else a team
 //! that exists looks like one that does not.
 
-use culvert_broker_wire::ErrorCode;
 use culvert_broker_wire::limits::MAX_USER_ID;
+use culvert_broker_wire::message::ShareChange;
+use culvert_broker_wire::{AccessPolicy, Audience, ErrorCode};
 use serde_json::json;
 
 use super::{audit, check};
 use crate::core::{Caller, Core, Refusal};
-use crate::live::Event;
-use crate::store::{AuditAction, Member, NewTeam, Page, PageRequest, Role, StoreError, Team, TeamRole};
+use crate::live::{Event, Live, LiveError, ShareNews};
+use crate::store::{
+    AuditAction, DeletedTeam, Member, NewTeam, Page, PageRequest, Role, StoreError, Team, TeamRole,
+};
 
 /// Makes a team with the caller as its first admin; without an id it gets a random one.
 ///
@@ -85,17 +88,38 @@ pub async fn rename(
 /// `NOT_FOUND`, `FORBIDDEN`, `PRECONDITION_FAILED`.
 pub async fn delete(core: &Core, caller: &Caller, id: &str, version: Option<i64>) -> Result<(), Refusal> {
     administers(core, caller, id, AuditAction::TeamChanged).await?;
-    if let Some(version) = version
-        && core.store.team(id).await?.is_some_and(|team| team.version != version)
-    {
-        return Err(stale());
-    }
-    let members = all_members(core, id).await?;
-    if !core.store.delete_team(id, core.now()).await? {
-        return Err(not_found());
-    }
+    let deleted = match core.store.delete_team(id, version, core.now()).await {
+        Err(StoreError::Conflict(_)) => return Err(stale()),
+        deleted => deleted?.ok_or_else(not_found)?,
+    };
     audit::done(core, caller, AuditAction::TeamChanged, id, json!({ "did": "deleted" })).await?;
-    tell(core, members).await;
+    if let Err(error) = tell_of_end(core.live.as_ref(), deleted).await {
+        tracing::warn!(%error, "the end of a team was not told to the other replicas");
+    }
+    Ok(())
+}
+
+/// Tells every replica that a team and its shares have ended. Nobody knows any more who was in it, so the
+/// shares' news name those members who are online, and who hear of a revocation by that.
+///
+/// # Errors
+/// Not all of it could be told.
+pub(crate) async fn tell_of_end(live: &dyn Live, deleted: DeletedTeam) -> Result<(), LiveError> {
+    let DeletedTeam { members, shares } = deleted;
+    live.publish(&Event::Teams { users: members.clone() }).await?;
+    if shares.is_empty() {
+        return Ok(());
+    }
+    let online = live.online(&members).await?;
+    let user_ids: Vec<_> =
+        members.into_iter().zip(online).filter(|(_, online)| *online).map(|(user, _)| user).collect();
+    for share in &shares {
+        let before =
+            AccessPolicy { audience: Audience::Users { user_ids: user_ids.clone() }, ..share.policy.clone() };
+        let share = super::shares::summary_for_others(share);
+        let news = ShareNews { change: ShareChange::Revoked, share, before: Some(before) };
+        live.publish(&Event::Share(Box::new(news))).await?;
+    }
     Ok(())
 }
 
@@ -181,17 +205,6 @@ async fn administers(core: &Core, caller: &Caller, id: &str, action: AuditAction
     }
     audit::denied(core, Some(caller), caller.visitor, action, Some(id), json!({})).await;
     Err(Refusal::new(ErrorCode::Forbidden, "only admins of the team may do this"))
-}
-
-async fn all_members(core: &Core, id: &str) -> Result<Vec<String>, Refusal> {
-    let mut users = Vec::new();
-    let mut page = PageRequest { after: None, limit: super::MAX_PAGE };
-    loop {
-        let found = core.store.members(id, page).await?;
-        users.extend(found.items.into_iter().map(|member| member.user));
-        let Some(next) = found.next else { return Ok(users) };
-        page = PageRequest { after: Some(next), limit: super::MAX_PAGE };
-    }
 }
 
 async fn tell(core: &Core, users: Vec<String>) {

@@ -28,14 +28,14 @@ pub type Front = Arc<ArcSwap<Router>>;
 pub(super) struct Service {
     front: Front,
     visitor: Visitor,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     patience: Duration,
     requested: Arc<Notify>,
 }
 
 impl Service {
     /// For requests of this visitor, whose bodies may pause for `patience`.
-    pub(super) fn new(front: Front, visitor: Visitor, metrics: Metrics, patience: Duration) -> Self {
+    pub(super) fn new(front: Front, visitor: Visitor, metrics: Arc<Metrics>, patience: Duration) -> Self {
         Self { front, visitor, metrics, patience, requested: Arc::default() }
     }
 

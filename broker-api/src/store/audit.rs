@@ -94,6 +94,21 @@ pub struct AuditRecord {
     pub detail: serde_json::Value,
 }
 
+/// Something to be written down, and whether it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLine {
+    /// What is written down.
+    pub record: AuditRecord,
+    /// Whether it is a grant that adds one to the downloads of the share that is its subject.
+    pub counts: bool,
+}
+
+impl From<AuditRecord> for AuditLine {
+    fn from(record: AuditRecord) -> Self {
+        Self { record, counts: false }
+    }
+}
+
 /// Something that was written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -123,7 +138,12 @@ pub struct AuditFilter {
 pub trait AuditLog: Send + Sync {
     /// Writes entries down, in this order, all or none. Whatever a stranger claimed can be written down: of an
     /// actor, a subject and a source the first 512 bytes, with a NUL replaced by U+FFFD.
-    async fn append(&self, records: Vec<AuditRecord>, at: Timestamp) -> Result<(), StoreError>;
+    async fn append(&self, records: Vec<AuditRecord>, at: Timestamp) -> Result<(), StoreError> {
+        self.append_lines(records.into_iter().map(AuditLine::from).collect(), at).await
+    }
+    /// The same, and in the same transaction counts the downloads of shares without a number of their own;
+    /// shares that are gone are left out.
+    async fn append_lines(&self, lines: Vec<AuditLine>, at: Timestamp) -> Result<(), StoreError>;
     /// Entries, newest first; only the id of a cursor counts.
     async fn entries(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, StoreError>;
 }

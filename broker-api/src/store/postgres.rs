@@ -107,6 +107,21 @@ mod dialect {
         &["SET LOCAL lock_timeout = 0", "SELECT pg_advisory_xact_lock(7166753637793952877)"];
     pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
     pub(super) const BEGIN: &str = "BEGIN";
+    /// Before and after the lines of the audit log in the one statement that writes them and counts the downloads
+    /// that they grant. Shares are locked in the order of their ids, so that two replicas never wait for each
+    /// other's rows.
+    pub(super) const APPEND_AND_COUNT: Option<(&str, &str)> = Some((
+        "WITH lines AS (",
+        "), written AS ( \
+             INSERT INTO audit_log (at, actor, action, subject, outcome, source, detail) \
+             SELECT column1, column2, column3, column4, column5, column6, column7 FROM lines), \
+         counted AS ( \
+             SELECT s.id, c.added FROM shared_results s \
+             JOIN (SELECT column4 AS id, sum(column8)::bigint AS added FROM lines GROUP BY column4) AS c ON c.id = s.id \
+             WHERE c.added > 0 ORDER BY s.id FOR NO KEY UPDATE OF s) \
+         UPDATE shared_results SET downloads = downloads + counted.added FROM counted \
+         WHERE shared_results.id = counted.id",
+    ));
     /// The server orders writers by itself.
     pub(super) const MOST_WRITERS: usize = 1 << 16;
 

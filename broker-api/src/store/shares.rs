@@ -1,7 +1,5 @@
 //! Shares.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use culvert_broker_wire::{AccessPolicy, Timestamp};
 
@@ -147,6 +145,4 @@ pub trait Shares: Send + Sync {
     /// Counts one grant to download; false if the policy's number is used up, or the share revoked. Never lets
     /// more through, whoever asks at once.
     async fn count_download(&self, share_id: &str) -> Result<bool, StoreError>;
-    /// Counts grants to download shares without such a number, together; shares that are gone are left out.
-    async fn count_downloads(&self, counts: &BTreeMap<String, u32>) -> Result<(), StoreError>;
 }

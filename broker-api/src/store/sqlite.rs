@@ -110,6 +110,8 @@ mod dialect {
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
     /// A transaction that begins by reading and then wants to write fails when another one was quicker.
     pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+    /// SQLite writes to one table with a statement.
+    pub(super) const APPEND_AND_COUNT: Option<(&str, &str)> = None;
     /// The file has one writer at a time; waiting here is fair, and waiting in SQLite is polling.
     pub(super) const MOST_WRITERS: usize = 1;
 

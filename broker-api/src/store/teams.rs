@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use culvert_broker_wire::Timestamp;
 
-use super::{Page, PageRequest, StoreError};
+use super::{Page, PageRequest, Share, StoreError};
 
 /// What a member may do in a team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub struct Member {
     pub added_at: Timestamp,
 }
 
+/// What went with a team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedTeam {
+    /// Who was in it.
+    pub members: Vec<String>,
+    /// The shares that were revoked, as they were before.
+    pub shares: Vec<Share>,
+}
+
 /// Teams and their members.
 #[async_trait]
 pub trait Teams: Send + Sync {
@@ -69,8 +78,14 @@ pub trait Teams: Send + Sync {
         name: &str,
         version: Option<i64>,
     ) -> Result<Option<Team>, StoreError>;
-    /// Deletes a team and revokes the shares whose audience it is; false if there is none.
-    async fn delete_team(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
+    /// Deletes a team and revokes the shares whose audience it is; `None` if there is none, a conflict if
+    /// `version` is given and not its version.
+    async fn delete_team(
+        &self,
+        id: &str,
+        version: Option<i64>,
+        now: Timestamp,
+    ) -> Result<Option<DeletedTeam>, StoreError>;
     /// A user's role in a team.
     async fn role_in(&self, team: &str, user: &str) -> Result<Option<TeamRole>, StoreError>;
     /// The members of a team.

@@ -138,6 +138,7 @@ async fn a_broker_that_is_full_closes_newcomers_unread_and_has_room_again() {
     let mut third = TcpStream::connect(broker.addr()).await.unwrap();
     assert_eq!(rest(&mut third).await, "");
     until("counted", async || broker.counted("culvert_broker_refused_total", "full") == 1.0).await;
+    assert_eq!(broker.counted("culvert_broker_tcp_connections_limit", ""), 2.0);
     drop(first);
     until("there is room", async || broker.counted("culvert_broker_tcp_connections", "") == 1.0).await;
     assert_eq!(broker.ask(Request::get("/health")).await.status.as_u16(), 200);
@@ -153,6 +154,10 @@ async fn requests_are_counted_by_what_they_are_about() {
     assert_eq!(count("route=\"share\",status=\"refusal\""), 1.0);
     assert_eq!(broker.counted("culvert_broker_request_seconds_count", "information"), 1.0);
     until("the stores were asked", async || broker.counted("culvert_broker_backend_up", "") == 2.0).await;
+    let open = async || broker.counted("culvert_broker_database_connections", "") >= 1.0;
+    until("its connections are counted", open).await;
+    assert_eq!(broker.counted("culvert_broker_database_connections_limit", ""), 10.0);
+    assert_eq!(broker.counted("culvert_broker_database_waiting", ""), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -71,7 +71,7 @@ pub fn summary(core: &Core, share: Share) -> ShareSummary {
 }
 
 /// A share as others see it in lists and events: without its token.
-pub(super) fn summary_for_others(share: &Share) -> ShareSummary {
+pub(crate) fn summary_for_others(share: &Share) -> ShareSummary {
     ShareSummary {
         id: share.id.clone(),
         token: None,

@@ -1,16 +1,18 @@
 //! The audit log. That it is append-only, the database itself says, by a trigger.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use culvert_broker_wire::Timestamp;
 
 use super::pages::Wanted;
-use super::pool::Row;
+use super::pool::{Row, Transaction};
 use super::statement::{Columns, Sql, Value, broken};
-use super::{Backend, StoreError};
+use super::{Backend, StoreError, dialect};
 use crate::store::{
-    AuditAction, AuditEntry, AuditFilter, AuditLog, AuditRecord, Cursor, Outcome, Page, PageRequest,
+    AuditAction, AuditEntry, AuditFilter, AuditLine, AuditLog, AuditRecord, Cursor, Outcome, Page,
+    PageRequest,
 };
 
 /// Entries written with one statement; a statement has at most 32,766 values in SQLite.
@@ -20,22 +22,24 @@ const LONGEST: usize = 512;
 
 #[async_trait]
 impl AuditLog for Backend {
-    async fn append(&self, records: Vec<AuditRecord>, at: Timestamp) -> Result<(), StoreError> {
-        if records.is_empty() {
+    async fn append_lines(&self, lines: Vec<AuditLine>, at: Timestamp) -> Result<(), StoreError> {
+        if lines.is_empty() {
             return Ok(());
         }
-        // One statement is a transaction by itself.
-        if records.len() <= AT_ONCE {
-            return self.pool.change(&append(&records, at)).await.map(drop);
-        }
-        let mut transaction = self.pool.begin().await?;
-        let mut outcome = Ok(());
-        for part in records.chunks(AT_ONCE) {
-            outcome = transaction.change(&append(part, at)).await.map(drop);
-            if outcome.is_err() {
-                break;
+        let downloads = downloads(&lines);
+        if lines.len() <= AT_ONCE {
+            // One statement is a transaction by itself.
+            let one = match dialect::APPEND_AND_COUNT {
+                _ if downloads.is_empty() => Some(append(&lines, at)),
+                parts => parts
+                    .map(|(head, tail)| Sql::rows(head, lines.iter().map(|line| counted(line, at)), tail)),
+            };
+            if let Some(one) = one {
+                return self.pool.change(&one).await.map(drop);
             }
         }
+        let mut transaction = self.pool.begin().await?;
+        let outcome = append_all(&mut transaction, &lines, &downloads, at).await;
         transaction.end(outcome).await
     }
 
@@ -71,9 +75,49 @@ impl AuditLog for Backend {
     }
 }
 
-fn append(records: &[AuditRecord], at: Timestamp) -> Sql<'_> {
-    let rows = records.iter().map(|record| values(record, at));
+async fn append_all(
+    transaction: &mut Transaction,
+    lines: &[AuditLine],
+    downloads: &BTreeMap<&str, u32>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    for part in lines.chunks(AT_ONCE) {
+        transaction.change(&append(part, at)).await?;
+    }
+    if downloads.is_empty() {
+        return Ok(());
+    }
+    // In the order of ids, so that two replicas never wait for each other's rows.
+    let ids = downloads.keys().map(|id| [Value::from(*id)]);
+    let tail = locking!(") ORDER BY id", "FOR NO KEY UPDATE");
+    transaction.all(&Sql::rows("SELECT id FROM shared_results WHERE id IN (", ids, tail)).await?;
+    let add = Sql::rows(
+        "UPDATE shared_results SET downloads = downloads + counted.column2 FROM (",
+        downloads.iter().map(|(id, count)| [Value::from(*id), Value::from(*count)]),
+        ") AS counted WHERE id = counted.column1",
+    );
+    transaction.change(&add).await.map(drop)
+}
+
+/// How often each share is downloaded by these lines.
+fn downloads(lines: &[AuditLine]) -> BTreeMap<&str, u32> {
+    let mut downloads = BTreeMap::new();
+    let shares = lines.iter().filter(|line| line.counts).filter_map(|line| line.record.subject.as_deref());
+    for share in shares {
+        *downloads.entry(share).or_default() += 1;
+    }
+    downloads
+}
+
+fn append(lines: &[AuditLine], at: Timestamp) -> Sql<'_> {
+    let rows = lines.iter().map(|line| values(&line.record, at));
     Sql::rows("INSERT INTO audit_log (at, actor, action, subject, outcome, source, detail) ", rows, "")
+}
+
+/// A line and the downloads that it adds.
+fn counted(line: &AuditLine, at: Timestamp) -> [Value<'_>; 8] {
+    let [at, actor, action, subject, outcome, source, detail] = values(&line.record, at);
+    [at, actor, action, subject, outcome, source, detail, Value::from(i64::from(line.counts))]
 }
 
 fn values(record: &AuditRecord, at: Timestamp) -> [Value<'_>; 7] {

@@ -1,7 +1,5 @@
 //! Shares.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use culvert_broker_wire::{AccessPolicy, Audience, Timestamp};
 
@@ -178,34 +176,6 @@ impl Shares for Backend {
         );
         Ok(self.pool.change(&sql.bind(share_id)).await? > 0)
     }
-
-    async fn count_downloads(&self, counts: &BTreeMap<String, u32>) -> Result<(), StoreError> {
-        match counts.len() {
-            0 => Ok(()),
-            1 => self.pool.change(&add_downloads(counts)).await.map(drop),
-            _ => {
-                let mut transaction = self.pool.begin().await?;
-                let outcome = count(&mut transaction, counts).await;
-                transaction.end(outcome).await
-            }
-        }
-    }
-}
-
-/// In the order of ids, so that two replicas never wait for each other's rows.
-async fn count(transaction: &mut Transaction, counts: &BTreeMap<String, u32>) -> Result<(), StoreError> {
-    let ids = counts.keys().map(|id| [Value::from(id)]);
-    let tail = locking!(") ORDER BY id", "FOR NO KEY UPDATE");
-    transaction.all(&Sql::rows("SELECT id FROM shared_results WHERE id IN (", ids, tail)).await?;
-    transaction.change(&add_downloads(counts)).await.map(drop)
-}
-
-fn add_downloads(counts: &BTreeMap<String, u32>) -> Sql<'_> {
-    Sql::rows(
-        "UPDATE shared_results SET downloads = downloads + counted.column2 FROM (",
-        counts.iter().map(|(id, count)| [Value::from(id), Value::from(*count)]),
-        ") AS counted WHERE id = counted.column1",
-    )
 }
 
 fn share(row: &Row) -> Result<Share, StoreError> {
@@ -415,6 +385,30 @@ async fn change(
         after = rewrite(transaction, after, &before, now).await?;
     }
     Ok(Some((before, after)))
+}
+
+/// Revokes the shares whose audience is a team; gives them as they were.
+pub(super) async fn revoke_those_of_team(
+    transaction: &mut Transaction,
+    team: &str,
+    now: Timestamp,
+) -> Result<Vec<Share>, StoreError> {
+    let sql = Sql::new(locking!(
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM shared_results s WHERE s.team_id = $1 AND s.revoked_at IS NULL ORDER BY s.id"
+        ),
+        "FOR NO KEY UPDATE"
+    ));
+    let rows = transaction.all(&sql.bind(team)).await?;
+    let shares = rows.iter().map(share).collect::<Result<_, _>>()?;
+    let sql = Sql::new(
+        "UPDATE shared_results SET revoked_at = $2, updated_at = $2, version = version + 1 \
+         WHERE team_id = $1 AND revoked_at IS NULL",
+    );
+    transaction.change(&sql.bind(team).bind(now)).await?;
+    Ok(shares)
 }
 
 async fn revoke(

@@ -7,7 +7,7 @@ use super::pages::Wanted;
 use super::pool::{Row, Transaction};
 use super::statement::{Columns, Sql};
 use super::{Backend, StoreError};
-use crate::store::{Cursor, Member, NewTeam, Page, PageRequest, Team, TeamRole, Teams};
+use crate::store::{Cursor, DeletedTeam, Member, NewTeam, Page, PageRequest, Team, TeamRole, Teams};
 
 macro_rules! columns {
     () => {
@@ -94,9 +94,14 @@ impl Teams for Backend {
         transaction.end(outcome).await
     }
 
-    async fn delete_team(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    async fn delete_team(
+        &self,
+        id: &str,
+        version: Option<i64>,
+        now: Timestamp,
+    ) -> Result<Option<DeletedTeam>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let outcome = delete(&mut transaction, id, now).await;
+        let outcome = delete(&mut transaction, id, version, now).await;
         transaction.end(outcome).await
     }
 
@@ -179,17 +184,25 @@ async fn rename(
     Ok(Some(after))
 }
 
-/// Its members go by the foreign key.
-async fn delete(transaction: &mut Transaction, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-    if transaction.change(&Sql::new("DELETE FROM teams WHERE id = $1").bind(id)).await? == 0 {
-        return Ok(false);
+/// Locks the team before its shares, as whoever names it in a policy does. Its members go by the foreign key.
+async fn delete(
+    transaction: &mut Transaction,
+    id: &str,
+    version: Option<i64>,
+    now: Timestamp,
+) -> Result<Option<DeletedTeam>, StoreError> {
+    let sql = Sql::new(locking!("SELECT version FROM teams WHERE id = $1", "FOR UPDATE"));
+    let Some(row) = transaction.first(&sql.bind(id)).await? else { return Ok(None) };
+    let found = Columns::of(&row).number()?;
+    if version.is_some_and(|version| version != found) {
+        return Err(StoreError::Conflict("the team has changed meanwhile"));
     }
-    let sql = Sql::new(
-        "UPDATE shared_results SET revoked_at = $2, updated_at = $2, version = version + 1 \
-         WHERE team_id = $1 AND revoked_at IS NULL",
-    );
-    transaction.change(&sql.bind(id).bind(now)).await?;
-    Ok(true)
+    let sql = Sql::new("SELECT user_id FROM team_members WHERE team_id = $1 ORDER BY user_id");
+    let members = transaction.all(&sql.bind(id)).await?;
+    let members = members.iter().map(|row| Columns::of(row).text()).collect::<Result<_, _>>()?;
+    let shares = super::shares::revoke_those_of_team(transaction, id, now).await?;
+    transaction.change(&Sql::new("DELETE FROM teams WHERE id = $1").bind(id)).await?;
+    Ok(Some(DeletedTeam { members, shares }))
 }
 
 /// The role of a member of a team that stays locked: of two changes to its members, one comes first. `None`

@@ -42,6 +42,25 @@ async fn nobody_else_on_the_machine_reads_the_file_or_what_lies_beside_it() {
     }
 }
 
+#[tokio::test]
+async fn connections_are_counted_as_busy_idle_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("broker.db"), 1, Timing::default().backend).unwrap();
+    crate::store::Store::migrate(&store, None).await.unwrap();
+    let counted = || {
+        let connections = crate::store::Store::connections(&store);
+        (connections.busy, connections.idle, connections.waiting, connections.most)
+    };
+    let lent = store.pool.begin().await.unwrap();
+    assert_eq!(counted(), (1, 0, 0, 1));
+    let mut waiting = std::pin::pin!(crate::store::Store::check(&store));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    assert_eq!(counted(), (1, 0, 1, 1));
+    lent.end(Ok(())).await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(counted(), (0, 1, 0, 1));
+}
+
 #[test]
 fn every_migration_of_the_folder_is_part_of_the_program() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations/sqlite");

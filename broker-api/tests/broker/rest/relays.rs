@@ -127,14 +127,17 @@ async fn the_next_key_is_published_a_day_before_it_signs_and_the_old_one_stays()
     let first = kids().await;
     assert_eq!(first.len(), 1);
     let refresh = async || culvert_broker_api::domain::upkeep::refresh_keys(&core).await;
+    // In days from the start; the next key is due when the newest has signed for thirty.
+    let due =
+        || (broker.counted("culvert_broker_signing_key_due_timestamp_seconds", "") - START as f64) / 86_400.0;
     clock.advance(days(29) - Duration::from_secs(1));
     refresh().await;
-    assert_eq!(kids().await, first);
+    assert_eq!((kids().await, due()), (first.clone(), 30.0));
     clock.advance(Duration::from_secs(1));
     // Two replicas at once add one key.
     tokio::join!(refresh(), refresh());
     let both = kids().await;
-    assert_eq!(both.len(), 2);
+    assert_eq!((both.len(), due()), (2, 60.0));
     assert_eq!(signer().await, first[0]);
     clock.advance(days(1));
     refresh().await;

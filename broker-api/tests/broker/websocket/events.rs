@@ -81,6 +81,36 @@ async fn hole_1b_7_a_share_is_announced_to_whom_its_policy_names_and_to_nobody_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_team_is_told_to_those_who_lose_its_shares() {
+    let broker = Running::sqlite().await;
+    let mut tokens = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        tokens.push(broker.signed_in(user).await);
+    }
+    for (id, member) in [("lab", "bob"), ("club", "carol")] {
+        let team = json!({"id": id, "name": id});
+        broker.ask(Request::post("/api/teams", &team).by(&tokens[0])).await.expect_ok();
+        let member = Request::put(&format!("/api/teams/{id}/members/{member}"), &json!({"role": "member"}));
+        broker.ask(member.by(&tokens[0])).await.expect_ok();
+    }
+    let mut owner = broker.online("alice", &tokens[0]).await;
+    let mut bob = broker.online("bob", &tokens[1]).await;
+    let mut carol = broker.online("carol", &tokens[2]).await;
+    let team = |id: &str| json!({"type": "team", "team_id": id});
+    for (token, title, id) in [(TOKEN, "one", "lab"), ("nE7Lr2Kc9vXw0Yb3Qd5SaA", "two", "club")] {
+        owner.expect(publish("alice", token, title, &team(id)), "ack").await;
+        owner.event("share_event").await;
+    }
+    hears(&mut bob, &[("published", "one")]).await;
+    hears(&mut carol, &[("published", "two")]).await;
+    broker.ask(Request::delete("/api/teams/lab").by(&tokens[0])).await.expect_ok();
+    let told = owner.event("share_event").await;
+    assert_eq!((&told["event"], &told["share"]["metadata"]["title"]), (&json!("revoked"), &json!("one")));
+    hears(&mut bob, &[("revoked", "one")]).await;
+    hears(&mut carol, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn presence_is_told_to_those_who_share_a_team_or_a_share_and_to_nobody_else() {
     let broker = Running::sqlite().await;
     let mut tokens = Vec::new();

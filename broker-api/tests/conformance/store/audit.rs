@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::stage::{Stage, at, page};
 
-fn record(actor: &str, action: AuditAction, subject: &str) -> AuditRecord {
+pub(super) fn record(actor: &str, action: AuditAction, subject: &str) -> AuditRecord {
     AuditRecord {
         actor: Some(actor.to_owned()),
         action,

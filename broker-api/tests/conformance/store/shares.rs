@@ -1,10 +1,12 @@
 //! Shares.
 
-use std::collections::BTreeMap;
-
-use culvert_broker_api::store::{Access, NewTeam, PageRequest, Published, Share, ShareChanges, TeamRole};
+use culvert_broker_api::store::{
+    Access, AuditAction, AuditFilter, AuditLine, AuditRecord, NewTeam, PageRequest, Published, Share,
+    ShareChanges, TeamRole,
+};
 use culvert_broker_wire::{AccessPolicy, Audience, Permission};
 
+use super::audit::record;
 use super::stage::{Stage, at, hash, is_conflict, page, share};
 
 fn users(ids: &[&str]) -> AccessPolicy {
@@ -202,19 +204,33 @@ pub(super) async fn downloads_are_counted_together(stage: &Stage) {
     for name in &names {
         store.publish(share("alice", name, AccessPolicy::public()), at(1)).await.unwrap();
     }
-    let counts = |names: &[String], each| {
-        names.iter().map(|name| (format!("id-{name}"), each)).collect::<BTreeMap<String, u32>>()
+    let line = |name: &String, counts| AuditLine {
+        record: record("bob", AuditAction::ShareRequested, &format!("id-{name}")),
+        counts,
     };
-    store.count_downloads(&BTreeMap::new()).await.unwrap();
-    store.count_downloads(&counts(&names[..1], 5)).await.unwrap();
+    let counts = |names: &[String], each| {
+        let lines = names.iter().flat_map(|name| std::iter::repeat_n(line(name, true), each));
+        // One about the same share that does not count, and one about none.
+        let mut lines: Vec<_> = lines.chain([line(&names[0], false)]).collect();
+        lines.push(AuditLine {
+            record: AuditRecord { subject: None, ..lines[0].record.clone() },
+            counts: false,
+        });
+        lines
+    };
+    store.append_lines(Vec::new(), at(2)).await.unwrap();
+    store.append_lines(counts(&names[..1], 5), at(2)).await.unwrap();
     // Two replicas at once, over the same shares.
     let other = stage.replica();
     for _ in 0..5 {
-        let (some, all) = (counts(&names[..10], 1), counts(&names, 2));
-        let (one, two) = tokio::join!(store.count_downloads(&some), other.count_downloads(&all));
+        let (some, mut all) = (counts(&names[..10], 1), counts(&names, 2));
+        all.reverse();
+        let (one, two) = tokio::join!(store.append_lines(some, at(2)), other.append_lines(all, at(2)));
         one.and(two).unwrap();
     }
-    store.count_downloads(&counts(&["gone".to_owned(), "03".to_owned()], 1)).await.unwrap();
+    store.append_lines(counts(&["gone".to_owned(), "03".to_owned()], 1), at(2)).await.unwrap();
+    // More than are written with one statement.
+    store.append_lines(counts(&names[39..], 400), at(2)).await.unwrap();
     let mut found = Vec::new();
     for name in &names {
         found.push(store.share("alice", &format!("id-{name}")).await.unwrap().unwrap().downloads);
@@ -223,9 +239,13 @@ pub(super) async fn downloads_are_counted_together(stage: &Stage) {
         0 => 20,
         3 => 16,
         1..10 => 15,
+        39 => 410,
         _ => 10,
     };
     assert_eq!(found, (0..40).map(expected).collect::<Vec<_>>());
+    let wanted = AuditFilter { subject: Some("id-gone".to_owned()), ..AuditFilter::default() };
+    let entries = store.entries(wanted, PageRequest { after: None, limit: 10 }).await.unwrap();
+    assert_eq!(entries.items.len(), 2, "what was granted is written down, whatever became of the share");
 }
 
 pub(super) async fn of_two_publications_of_a_token_at_once_one_wins(stage: &Stage) {
@@ -322,7 +342,7 @@ pub(super) async fn a_team_that_is_deleted_takes_its_shares_with_it(stage: &Stag
     store.create_team(lab.clone(), at(0)).await.unwrap();
     store.publish(share("alice", "team", team("lab")), at(1)).await.unwrap();
     store.publish(share("alice", "other", users(&["bob"])), at(1)).await.unwrap();
-    store.delete_team("lab", at(2)).await.unwrap();
+    store.delete_team("lab", None, at(2)).await.unwrap();
     assert_eq!(verdict(stage, "team", Some("alice"), 3).await, "none");
     assert_eq!(verdict(stage, "other", Some("bob"), 3).await, "granted");
     // Whoever takes the team's name later gets nothing of it.
@@ -336,8 +356,9 @@ pub(super) async fn a_team_that_is_deleted_takes_its_shares_with_it(stage: &Stag
         let new = NewTeam { id: id.clone(), name: id.clone(), created_by: "alice".to_owned() };
         store.create_team(new, at(6)).await.unwrap();
         let racing = share("alice", &name, team(&id));
-        let (published, deleted) = tokio::join!(store.publish(racing, at(7)), other.delete_team(&id, at(7)));
-        assert!(deleted.unwrap() && (published.is_ok() || is_conflict(&published)));
+        let (published, deleted) =
+            tokio::join!(store.publish(racing, at(7)), other.delete_team(&id, None, at(7)));
+        assert!(deleted.unwrap().is_some() && (published.is_ok() || is_conflict(&published)));
         assert_eq!(verdict(stage, &name, Some("alice"), 8).await, "none");
     }
 }

@@ -99,7 +99,7 @@ pub(super) async fn sql_in_every_string_is_only_text(stage: &Stage) {
         let filter = AuditFilter { actor: Some(text.to_owned()), ..AuditFilter::default() };
         assert_eq!(store.entries(filter, page(5)).await.unwrap().items, []);
         assert!(store.delete_user(text, at(3)).await.unwrap());
-        assert!(store.delete_team(text, at(3)).await.unwrap());
+        assert!(store.delete_team(text, None, at(3)).await.unwrap().is_some());
     }
     store.check().await.unwrap();
 }

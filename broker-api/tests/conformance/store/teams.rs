@@ -1,8 +1,9 @@
 //! Teams and their members.
 
-use culvert_broker_api::store::{Member, NewTeam, TeamRole};
+use culvert_broker_api::store::{DeletedTeam, Member, NewTeam, Published, TeamRole};
+use culvert_broker_wire::{AccessPolicy, Audience};
 
-use super::stage::{Stage, at, is_conflict, page};
+use super::stage::{Stage, at, is_conflict, page, share};
 
 fn new(id: &str, by: &str) -> NewTeam {
     NewTeam { id: id.to_owned(), name: format!("the {id}"), created_by: by.to_owned() }
@@ -32,8 +33,19 @@ pub(super) async fn a_team_is_made_renamed_and_deleted(stage: &Stage) {
     let teams = store.teams(page(10)).await.unwrap();
     assert_eq!(teams.items.iter().map(|team| team.id.as_str()).collect::<Vec<_>>(), ["club", "lab"]);
 
-    assert!(store.delete_team("lab", at(4)).await.unwrap());
-    assert!(!store.delete_team("lab", at(4)).await.unwrap());
+    store.put_member("lab", "bob", TeamRole::Member, at(3)).await.unwrap();
+    let audience = Audience::Team { team_id: "lab".to_owned() };
+    let shared = share("alice", "results", AccessPolicy::of(audience));
+    let shared = match store.publish(shared, at(3)).await.unwrap() {
+        Published::New(share) => share,
+        other => panic!("{other:?} is not new"),
+    };
+    assert!(is_conflict(&store.delete_team("lab", Some(1), at(4)).await), "it was renamed");
+    assert_eq!(store.role_in("lab", "bob").await.unwrap(), Some(TeamRole::Member));
+    let members = vec!["alice".to_owned(), "bob".to_owned()];
+    let deleted = DeletedTeam { members, shares: vec![shared] };
+    assert_eq!(store.delete_team("lab", Some(2), at(4)).await.unwrap(), Some(deleted));
+    assert_eq!(store.delete_team("lab", None, at(4)).await.unwrap(), None);
     assert_eq!(store.team("lab").await.unwrap(), None);
     assert_eq!(store.role_in("lab", "alice").await.unwrap(), None);
 }
