@@ -80,7 +80,8 @@ async fn one_tenant_has_only_so_many_connections() {
 #[tokio::test]
 async fn whose_rate_pauses_a_connection_is_counted() {
     let rate = Rate { per_second: 2000, burst: 500 };
-    let cases: [(&str, fn(&mut culvert_relay::config::Limits) -> &mut Rate); 4] = [
+    type Of = fn(&mut culvert_relay::config::Limits) -> &mut Rate;
+    let cases: [(&str, Of); 4] = [
         ("connection", |limits| &mut limits.connection_frames),
         ("source", |limits| &mut limits.source_frames),
         ("peer", |limits| &mut limits.peer_frames),
