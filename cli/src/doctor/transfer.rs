@@ -98,7 +98,11 @@ fn folder() -> Result<TempDir> {
         builder.prefix("culvert-doctor-");
         builder
     };
-    let folder = new().tempdir().or_else(|_| new().tempdir_in(SHARED_MEMORY));
+    let folder = new().tempdir().or_else(|_| {
+        // For what the transfer itself keeps as well. Only a second call could fail.
+        let _ = tempfile::env::override_temp_dir(Path::new(SHARED_MEMORY));
+        new().tempdir()
+    });
     folder.with_context(|| {
         format!("neither {} nor {SHARED_MEMORY} can be written: set TMPDIR", std::env::temp_dir().display())
     })

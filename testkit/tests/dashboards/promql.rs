@@ -31,7 +31,7 @@ pub(crate) fn selectors(query: &str) -> Vec<Selector> {
                 rest = behind.trim_start();
                 if LISTS.contains(&word) {
                     rest = if rest.starts_with('(') { after(rest, ')').1 } else { rest };
-                } else if !WORDS.contains(&word) && !rest.starts_with('(') {
+                } else if !WORDS.contains(&word) && !is_function(rest) {
                     let braces = if rest.starts_with('{') { after_braces(rest) } else { ("", rest) };
                     rest = braces.1;
                     found.push(Selector { series: word.to_owned(), matchers: matchers(braces.0) });
@@ -41,6 +41,12 @@ pub(crate) fn selectors(query: &str) -> Vec<Selector> {
         }
     }
     found
+}
+
+/// Whether this follows the name of a function or of an aggregation, which may name its labels first.
+fn is_function(rest: &str) -> bool {
+    let lists = ["by", "without"].into_iter().filter_map(|list| rest.strip_prefix(list));
+    std::iter::once(rest).chain(lists).any(|rest| rest.trim_start().starts_with('('))
 }
 
 fn after(text: &str, end: char) -> (&str, &str) {

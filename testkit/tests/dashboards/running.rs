@@ -84,7 +84,7 @@ async fn flood_a_slow_peer(relay: &RelayProcess) {
     let mut sender = Member::enter(relay, &relay.raw()).await;
     let slow = Member::enter(relay, &RawOptions { receive_buffer: Some(4096), ..relay.raw() }).await;
     for _ in 0..FLOOD {
-        sender.peer.feed(&sender.frame(slow.conn, 60_000)).await.unwrap();
+        sender.peer.feed(&sender.frame(slow.conn, 16_000)).await.unwrap();
     }
     sender.peer.flush().await.unwrap();
     for _ in 0..3 * FLOOD {
