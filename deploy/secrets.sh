@@ -52,7 +52,7 @@ sha=$(tr -d '\n' <redis-password | openssl dgst -sha256 -r | cut -d ' ' -f 1)
 keep redis-users.acl <<ACL
 user default off
 user relay on #$sha ~culvert:* ~{culvert}:* resetchannels &culvert:in:* -@all +config|get +del +discard +eval +evalsha +exists +get +hdel +hget +hgetall +hkeys +hlen +hrandfield +hset +info +multi +pexpire +ping +publish +sadd +script|load +set +srem +sscan +subscribe +time +unwatch
-user broker on #$sha ~culvert:b:* ~{culvert}:* resetchannels &culvert:b:events -@all +evalsha +exists +get +getdel +hdel +hget +hgetall +hset +hvals +info +pexpire +ping +publish +script|load +set +subscribe +time +unwatch +zadd +zrangebyscore +zrem +zscore
+user broker on #$sha ~culvert:b:* ~{culvert}:* resetchannels &culvert:b:events -@all +del +evalsha +exists +get +getdel +hdel +hget +hgetall +hset +hvals +info +pexpire +ping +publish +script|load +set +subscribe +time +unwatch +zadd +zrangebyscore +zrem +zscore
 ACL
 
 # Signs tickets for `culvert ticket issue`; the relays get the public half. Only you may read the private one.
