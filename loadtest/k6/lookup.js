@@ -36,7 +36,10 @@ export default function () {
         headers: { Authorization: `Bearer ${session}` },
         tags: { name: 'lookup' },
     });
-    check(answer, {
+    const good = check(answer, {
         'is the share, with a grant': (a) => a.status === 200 && a.json('grant') !== undefined,
     });
+    if (!good) {
+        console.error(`${answer.status} ${answer.error} ${answer.body}`);
+    }
 }

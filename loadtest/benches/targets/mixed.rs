@@ -110,7 +110,7 @@ pub(crate) async fn bulk(args: &BulkArgs) -> Result<()> {
         authority: Some(std::fs::read_to_string(&args.authority)?),
     };
     let dialer = Dialer::new(&reach).await?;
-    let load = Load { class: Class::Bulk, ..Load::of(BULK.0, 1, BULK.1) };
+    let load = Load { class: Class::Bulk, awake: false, ..Load::of(BULK.0, 1, BULK.1) };
     let pair = connect(&dialer, &dialer, load, LARGE_BUFFER).await?;
     let running = load.run(vec![pair])?;
     println!("sending");

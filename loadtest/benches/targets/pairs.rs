@@ -28,6 +28,8 @@ pub(crate) struct Load {
     pub(crate) window: usize,
     /// How urgent the data frames are.
     pub(crate) class: Class,
+    /// Whether the load never sleeps, as if its core were another machine's; not beside other processes.
+    pub(crate) awake: bool,
 }
 
 /// Pairs at work; dropping it ends them.
@@ -80,7 +82,7 @@ impl Stretch {
 impl Load {
     /// Frames of this size, with the usual window.
     pub(crate) fn of(payload: usize, pairs: usize, window: usize) -> Self {
-        Self { payload, pairs, window, class: Class::Normal }
+        Self { payload, pairs, window, class: Class::Normal, awake: true }
     }
 
     /// Connects every pair and starts it. Only within a [`tokio::task::LocalSet`].
@@ -106,7 +108,9 @@ impl Load {
         ensure!(self.window >= ACKNOWLEDGED_AT_ONCE, "a window below {ACKNOWLEDGED_AT_ONCE} never moves");
         let counts = Rc::new(Counts::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(stay_awake());
+        if self.awake {
+            tasks.spawn_local(stay_awake());
+        }
         for (sender, receiver) in pairs {
             tasks.spawn_local(send(sender, self.window, counts.clone()));
             tasks.spawn_local(receive(receiver, counts.clone()));
