@@ -25,9 +25,9 @@ use crate::common::{self, Peer, TOPIC, fill, node_on, pair, pair_across, peer, r
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a join takes; the outbox is held meanwhile, so that connections end with frames in it.
 const JOIN: Duration = Duration::from_millis(3);
-/// Waves of peers that come and go, and how many there may be until so many verdicts were told.
-const WAVES: usize = 6;
-const MOST_WAVES: usize = 60;
+/// Bursts of a peer that stays, and how many there may be until so many verdicts were told.
+const BURSTS: u64 = 20;
+const MOST_BURSTS: u64 = 2000;
 const ENOUGH: u64 = 100;
 /// Joins of this topic never end.
 const ENDLESS: TopicId = TopicId([9; 32]);
@@ -166,7 +166,13 @@ impl Actor {
 
     /// Sends for some time, then only listens.
     async fn stay(mut self, stop: CancellationToken) {
-        for token in 0..20 {
+        let tally = self.tally.clone();
+        let told = || tally.lock().verdicts.values().sum::<u64>();
+        for token in 0..MOST_BURSTS {
+            // On a busy machine fewer of those who leave are sent to.
+            if token >= BURSTS && told() > ENOUGH {
+                break;
+            }
             self.burst().await;
             self.peer.peer.sync(token).await.unwrap();
             self.read();
@@ -226,12 +232,7 @@ async fn churn(passers_send: bool) -> (Vec<Embedded>, Tally) {
         residents.push(actor.peer.conn);
         staying.spawn(actor.stay(stop.clone()));
     }
-    // A busy machine sends less while peers come and go; a few waves more then tell as much.
-    let told = || tally.lock().verdicts.values().sum::<u64>();
-    for wave in 0..MOST_WAVES {
-        if wave >= WAVES && told() > ENOUGH {
-            break;
-        }
+    for wave in 0..6 {
         let mut passing = JoinSet::new();
         for n in 0..8 {
             let seed = 100 + wave * 8 + n;
