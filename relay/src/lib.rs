@@ -60,6 +60,7 @@ pub mod relay;
 pub mod routes;
 pub mod socket;
 pub mod topics;
+pub mod turns;
 pub mod websocket;
 
 pub use config::Config;

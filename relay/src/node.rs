@@ -17,6 +17,7 @@ use crate::config::{Config, TenantScope};
 use crate::metrics::{Metrics, Whose};
 use crate::quota::Rate;
 use crate::topics::Topics;
+use crate::turns::Turns;
 
 pub use local::{Local, deliver_header};
 
@@ -38,6 +39,8 @@ pub struct Node {
     pub bus: Arc<dyn Bus>,
     /// The memberships of its own connections.
     pub topics: Arc<Topics>,
+    /// Who goes first when much waits.
+    pub turns: Turns,
     local: Arc<Local>,
     sources: Accounts<Source>,
     peers: Accounts<PeerId>,
@@ -81,6 +84,7 @@ impl Node {
             },
             guests: Accounts::new(guest, MOST_ACCOUNTS),
             metrics,
+            turns: Turns::default(),
             topics: local.topics.clone(),
             leaving: AtomicBool::new(false),
             started: Instant::now(),

@@ -60,7 +60,7 @@ async fn write(node: &Node, link: &Link, outgoing: &mut Outgoing<'_>) -> Close {
             Ok(payloads) => node.metrics.frames_delivered.increment(payloads as u64),
             Err(close) => return close,
         }
-        let frames = outgoing.batch().len() as u64;
+        let (frames, before) = (outgoing.batch().len() as u64, outgoing.total());
         // Usually the kernel takes all of it at once, and no timer is needed.
         let at_once = std::future::poll_fn(|cx| Poll::Ready(outgoing.poll_flush(cx)));
         let flushed = match at_once.await {
@@ -72,6 +72,9 @@ async fn write(node: &Node, link: &Link, outgoing: &mut Outgoing<'_>) -> Close {
             Some(Ok(())) => {
                 node.metrics.frames_written.increment(frames);
                 node.metrics.flushes.increment(1);
+                if outgoing.total() - before >= most as u64 {
+                    node.turns.give_way_if_few().await;
+                }
             }
             Some(Err(_)) => return Close::Done,
             None => return Close::Slow,

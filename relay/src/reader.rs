@@ -24,6 +24,7 @@ use crate::outbox::VerdictKey;
 use crate::quota::{Bucket, Rate};
 use crate::routes::Routes;
 use crate::topics::LocalMember;
+use crate::turns::yield_once;
 use crate::websocket::{Event, Incoming, Message, Received};
 
 /// Frames after which the writer gets its turn.
@@ -52,8 +53,10 @@ pub struct Reader {
 enum Step {
     /// Everything that was there.
     Batch,
-    /// As much as one turn allows; there may be more.
-    FullBatch,
+    /// As many frames as one turn allows; there may be more.
+    ManyFrames,
+    /// As many bytes.
+    ManyBytes,
     Join(TopicId),
     Lookup(TopicId),
     Close(Close),
@@ -94,7 +97,8 @@ impl Reader {
             let step = std::future::poll_fn(|cx| self.poll_batch(incoming, cx)).await;
             match step {
                 Step::Batch => {}
-                Step::FullBatch => yield_once().await,
+                Step::ManyFrames => yield_once().await,
+                Step::ManyBytes => self.node.turns.give_way().await,
                 Step::Join(topic) => self.join(topic).await,
                 Step::Lookup(topic) => self.lookup(topic).await,
                 Step::Close(close) => {
@@ -132,7 +136,7 @@ impl Reader {
                 return Poll::Ready(step);
             }
         }
-        Poll::Ready(Step::FullBatch)
+        Poll::Ready(if bytes < BATCH_BYTES { Step::ManyFrames } else { Step::ManyBytes })
     }
 
     fn take(&mut self, event: Event) -> Option<Step> {
@@ -458,17 +462,4 @@ pub fn rates(node: &Node, grant: &Grant) -> (Rate, Rate) {
 /// The topics that a connection with this grant may be in.
 pub fn max_topics(limit: u16, grant: &Grant) -> u16 {
     grant.limits.topics.map_or(limit, |topics| topics.min(limit))
-}
-
-/// Gives the other half of the same task its turn, without a trip through the scheduler's idle path.
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -52,11 +52,8 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
             );
         }
         let part = |of_kind: Kind, beside: Kind| of(beside, &Stretch::micros) / of(of_kind, &Stretch::micros);
-        let loops = [Kind::Copier(64), Kind::Copier(16)];
-        let clear = loops
-            .map(|copier| part(Kind::Relay(Security::Clear), copier))
-            .into_iter()
-            .fold(f64::INFINITY, f64::min);
+        let beside = |copier| part(Kind::Relay(Security::Clear), copier);
+        let clear = beside(Kind::Copier(64)).min(beside(Kind::Copier(16)));
         let tls = part(Kind::Relay(Security::Tls), Kind::Haproxy(Security::Tls));
         let tcp = part(Kind::Relay(Security::Clear), Kind::Haproxy(Security::Clear));
         println!(
