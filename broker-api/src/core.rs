@@ -11,6 +11,7 @@ use culvert_wire::PeerId;
 use crate::config::Config;
 use crate::domain::audit::Journal;
 use crate::domain::keys::SigningKeys;
+use crate::domain::shares::Desk;
 use crate::identity::Identity;
 use crate::live::{Live, LiveError};
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Core {
     pub identity: Identity,
     /// Signs tickets and grants.
     pub keys: SigningKeys,
+    /// Answers look-ups of shares.
+    pub desk: Desk,
     /// Writes the audit log.
     pub audit: Journal,
     /// The WebSockets of this replica.

@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod announce;
 pub mod args;
+pub mod batches;
 pub mod command;
 pub mod config;
 pub mod core;

@@ -51,6 +51,12 @@ pub struct Presence {
     pub since: Timestamp,
 }
 
+/// The connections of a user as they are given.
+fn oldest_first(mut presences: Vec<Presence>) -> Vec<Presence> {
+    presences.sort_by(|a, b| (a.since, &a.connection).cmp(&(b.since, &b.connection)));
+    presences
+}
+
 /// Whether a user's state changed by a connection that came or went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -156,8 +162,12 @@ pub trait Live: Send + Sync {
     /// and gives those users. Called by every replica about once a second; bounded work, and each is
     /// published by one of them. Notices whether everything was lost, and says [`Event::Missed`] then.
     async fn sweep(&self, now: Timestamp) -> Result<Vec<String>, LiveError>;
-    /// The connections of a user, oldest first.
-    async fn presences(&self, user: &str) -> Result<Vec<Presence>, LiveError>;
+    /// The connections of each of these users, in their order, oldest first.
+    async fn presences_of(&self, users: &[&str]) -> Result<Vec<Vec<Presence>>, LiveError>;
+    /// The same for one.
+    async fn presences(&self, user: &str) -> Result<Vec<Presence>, LiveError> {
+        Ok(self.presences_of(&[user]).await?.pop().unwrap_or_default())
+    }
     /// Which of these users are online, in their order.
     async fn online(&self, users: &[String]) -> Result<Vec<bool>, LiveError>;
 

@@ -212,8 +212,9 @@ impl Broker {
                     Err(OpenError::Sole(lost))
                 }
                 () = upkeep(&opened, &readiness) => Ok(()),
-                // Without it nothing may be granted: better drained and started again.
+                // Without them nothing may be granted: better drained and started again.
                 () = opened.audit.ended() => Ok(()),
+                () = opened.desk.closed() => Ok(()),
             }
         };
         let announced = announce::while_serving(&config, address, certificates.as_deref(), &shutdown);

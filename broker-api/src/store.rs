@@ -30,7 +30,7 @@ pub use credentials::{ApiSecret, Credential, Credentials};
 pub use page::{Cursor, Page, PageRequest};
 pub use secrets::{Claim, Idempotency, Secrets, SigningKey, StoredAnswer};
 pub use sessions::{Session, SessionUser, Sessions, Way};
-pub use shares::{Access, NewShare, Published, Share, ShareChanges, Shares};
+pub use shares::{Access, LookUp, NewShare, Published, Share, ShareChanges, Shares};
 pub use teams::{DeletedTeam, Member, NewTeam, Team, TeamRole, Teams};
 pub use users::{Admitted, Device, NewUser, Role, Status, User, Users};
 

@@ -75,18 +75,20 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::task::yield_now;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
     /// Turns of a bulk task that pass from the moment at which a socket has something until its reader knows,
     /// while `others` wait.
-    #[expect(clippy::unwrap_used, reason = "what fails here fails the test")]
     async fn turns_until_noticed(others: usize) -> u32 {
         let turns = Arc::new(Turns::default());
+        let tasks = TaskTracker::new();
+        let sockets = tasks.clone();
         let bulk = async move {
             let _others: Vec<_> = (0..others).map(|_| Waiting::among(&turns.waiting)).collect();
             let (mut near, mut far) = UnixStream::pair().unwrap();
-            let reader = tokio::spawn(async move { far.read_u8().await.unwrap() });
+            let reader = sockets.spawn(async move { far.read_u8().await.unwrap() });
             // Until it waits.
             yield_now().await;
             near.write_u8(1).await.unwrap();
@@ -97,7 +99,7 @@ mod tests {
             }
             passed
         };
-        tokio::spawn(bulk).await.unwrap()
+        tasks.spawn(bulk).await.unwrap()
     }
 
     #[tokio::test]

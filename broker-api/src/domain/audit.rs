@@ -1,62 +1,48 @@
 //! Writes the audit log: what must be written down before it is answered.
 //!
-//! Requests that come at the same time share a transaction: each hands its entry to the [`Journal`], whose
-//! one task writes whatever has gathered while the last transaction was under way, and answers each
-//! request only after its entry is durable. A single request pays one transaction, a thousand at once pay
-//! a handful.
+//! Requests that come at the same time share a transaction: each hands its entry to the [`Journal`], which
+//! writes whatever has gathered and answers each request only after its entry is durable. A single request
+//! pays one transaction, a thousand at once pay a handful.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_broker_wire::{ErrorCode, Timestamp};
 use culvert_service_kit::Clock;
 use culvert_service_kit::metric_set::Counter;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
 
+use crate::batches::{Batches, Waiting};
 use crate::core::{Caller, Core, Refusal, Visitor};
 use crate::store::{
     AuditAction, AuditEntry, AuditFilter, AuditLine, AuditRecord, Outcome, Page, PageRequest, Store,
 };
 
-/// Entries that wait to be written; requests beyond wait for room within their own deadline.
-const QUEUE: usize = 4096;
 /// Entries of one transaction.
 const BATCH: usize = 256;
 
 /// Gathers entries of requests that run at the same time into one transaction.
-pub struct Journal {
-    queue: mpsc::Sender<Waiting>,
-    tasks: TaskTracker,
-}
-
-struct Waiting {
-    line: AuditLine,
-    /// Whether it is durable now.
-    written: oneshot::Sender<bool>,
-}
+pub struct Journal(Batches<AuditLine, bool>);
 
 impl Journal {
     /// Starts to write into this store, and counts the entries that it does not take; within a runtime. Ends
     /// after it is dropped, see [`Self::close`].
     pub fn start(store: Arc<dyn Store>, clock: Clock, failures: Counter) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        let tasks = TaskTracker::new();
-        tasks.spawn(write_down(store, clock, failures, waiting));
-        Self { queue, tasks }
+        Self(Batches::start(BATCH, Duration::ZERO, move |batch| {
+            let (store, failures) = (store.clone(), failures.clone());
+            let now = Timestamp::from_unix_seconds(clock.unix_seconds());
+            async move { write_down(store.as_ref(), now, &failures, batch).await }
+        }))
     }
 
     /// Completes if nothing is written down any more, because the task that does it has ended. Cancel safe.
     pub async fn ended(&self) {
-        self.queue.closed().await;
+        self.0.ended().await;
     }
 
     /// Waits until everything that was handed over is written or refused.
     pub async fn close(self) {
-        let Self { queue, tasks } = self;
-        drop(queue);
-        tasks.close();
-        tasks.wait().await;
+        self.0.close().await;
     }
 
     /// Writes an entry down.
@@ -64,36 +50,23 @@ impl Journal {
     /// # Errors
     /// `UNAVAILABLE`: it may not have been written.
     async fn append(&self, line: AuditLine) -> Result<(), Refusal> {
-        let (written, done) = oneshot::channel();
-        if self.queue.send(Waiting { line, written }).await.is_err() {
-            return Err(Refusal::unavailable());
-        }
-        if done.await == Ok(true) { Ok(()) } else { Err(Refusal::unavailable()) }
+        if self.0.ask(line).await == Some(true) { Ok(()) } else { Err(Refusal::unavailable()) }
     }
 }
 
-/// Writes batches until nobody can hand over entries any more.
 async fn write_down(
-    store: Arc<dyn Store>,
-    clock: Clock,
-    failures: Counter,
-    mut waiting: mpsc::Receiver<Waiting>,
+    store: &dyn Store,
+    now: Timestamp,
+    failures: &Counter,
+    batch: Vec<Waiting<AuditLine, bool>>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let (lines, answers): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|Waiting { line, written }| (line, written)).unzip();
-        let now = Timestamp::from_unix_seconds(clock.unix_seconds());
-        let written = store.append_lines(lines, now).await;
-        if let Err(error) = &written {
-            failures.increment(answers.len() as u64);
-            tracing::error!(%error, entries = answers.len(), "the audit log cannot be written");
-        }
-        for answer in answers {
-            // Who does not wait any more has been refused already.
-            let _ = answer.send(written.is_ok());
-        }
+    let (lines, askers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let written = store.append_lines(lines, now).await;
+    if let Err(error) = &written {
+        failures.increment(askers.len() as u64);
+        tracing::error!(%error, entries = askers.len(), "the audit log cannot be written");
     }
+    askers.into_iter().for_each(|asker| asker.answer(written.is_ok()));
 }
 
 /// Writes down what was done or refused, and returns once that is durable.
@@ -201,7 +174,6 @@ fn entry(
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use culvert_service_kit::metric_set::Registry;
     use serde_json::json;

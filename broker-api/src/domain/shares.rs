@@ -1,15 +1,17 @@
 //! Shares: publishing, asking for, changing and revoking them.
 //!
 //! A look-up costs one question to the database (share and policy together), one to presence, and one line
-//! of the audit log, which it shares a transaction with whoever asks at the same time.
+//! of the audit log, all of which it shares with whoever asks at about the same time.
 //!
 //! Somebody who may not use a share learns as little as possible. Over REST unknown and forbidden look the
 //! same. Over the WebSocket the first protocol knows `ACCESS_DENIED`; it is said only to a user who holds a
 //! token that cannot be guessed, who therefore got it from somebody and knows that the share exists.
 
+mod desk;
 mod lists;
 mod look_up;
 
+pub use desk::Desk;
 pub(crate) use lists::summary_for_others;
 pub use lists::{Listed, accesses, list_mine, list_shared_with_me, summary};
 pub use look_up::{Found, Wanted, look_up, request};

@@ -14,7 +14,7 @@ use culvert_service_kit::Clock;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-use super::{Change, EVENTS, Event, Horizon, Live, LiveError, Presence, Rate, Taken};
+use super::{Change, EVENTS, Event, Horizon, Live, LiveError, Presence, Rate, Taken, oldest_first};
 use rates::Rates;
 
 /// What is true now, in this process.
@@ -173,11 +173,10 @@ impl Live for MemoryLive {
         Ok(gone)
     }
 
-    async fn presences(&self, user: &str) -> Result<Vec<Presence>, LiveError> {
+    async fn presences_of(&self, users: &[&str]) -> Result<Vec<Vec<Presence>>, LiveError> {
         let now = Timestamp::from_unix_seconds(self.clock.unix_seconds()).unix_micros();
-        let mut presences: Vec<Presence> = self.users.lock().live(user, now).cloned().collect();
-        presences.sort_by(|a, b| (a.since, &a.connection).cmp(&(b.since, &b.connection)));
-        Ok(presences)
+        let known = self.users.lock();
+        Ok(users.iter().map(|user| oldest_first(known.live(user, now).cloned().collect())).collect())
     }
 
     async fn online(&self, users: &[String]) -> Result<Vec<bool>, LiveError> {

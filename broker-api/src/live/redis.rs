@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
 use tokio::sync::broadcast;
 
-use super::{Change, EVENTS, Event, Horizon, Live, LiveError, Presence, Rate, Taken};
+use super::{Change, EVENTS, Event, Horizon, Live, LiveError, Presence, Rate, Taken, oldest_first};
 use hearing::Hearing;
 use keys::{Keys, SHARDS};
 use line::Line;
@@ -83,6 +83,16 @@ impl RedisLive {
     /// Sends commands at once, whatever servers they concern.
     async fn ask_all<T: FromRedisValue>(&self, commands: &[Cmd]) -> Result<Vec<T>, LiveError> {
         try_join_all(commands.iter().map(|command| self.ask(command))).await
+    }
+
+    /// What is entered for each of these users.
+    async fn entries<'a>(&self, users: impl Iterator<Item = &'a str>) -> Result<Vec<Vec<String>>, LiveError> {
+        let commands = users.map(|user| {
+            let mut command = cmd("HVALS");
+            command.arg(self.keys.user(user));
+            command
+        });
+        self.ask_all(&commands.collect::<Vec<_>>()).await
     }
 
     async fn call<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, LiveError> {
@@ -208,22 +218,16 @@ impl Live for RedisLive {
         Ok(try_join_all(expired).await?.concat())
     }
 
-    async fn presences(&self, user: &str) -> Result<Vec<Presence>, LiveError> {
-        let entries: Vec<String> = self.ask(cmd("HVALS").arg(self.keys.user(user))).await?;
+    async fn presences_of(&self, users: &[&str]) -> Result<Vec<Vec<Presence>>, LiveError> {
+        let entries = self.entries(users.iter().copied()).await?;
         let now = self.clock.unix_seconds().saturating_mul(1000);
-        let mut presences: Vec<Presence> =
-            entries.iter().filter_map(|entry| parse_entry(entry, now)).collect();
-        presences.sort_by(|a, b| (a.since, &a.connection).cmp(&(b.since, &b.connection)));
-        Ok(presences)
+        let live =
+            |entries: Vec<String>| entries.iter().filter_map(|entry| parse_entry(entry, now)).collect();
+        Ok(entries.into_iter().map(|entries| oldest_first(live(entries))).collect())
     }
 
     async fn online(&self, users: &[String]) -> Result<Vec<bool>, LiveError> {
-        let commands = users.iter().map(|user| {
-            let mut command = cmd("HVALS");
-            command.arg(self.keys.user(user));
-            command
-        });
-        let entries: Vec<Vec<String>> = self.ask_all(&commands.collect::<Vec<_>>()).await?;
+        let entries = self.entries(users.iter().map(String::as_str)).await?;
         let now = self.clock.unix_seconds().saturating_mul(1000);
         let live = |entry: &String| split_entry(entry).is_some_and(|(expires, _)| expires > now);
         Ok(entries.iter().map(|entries| entries.iter().any(live)).collect())

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::domain::audit::Journal;
 use crate::domain::keys::{KeysError, SigningKeys};
+use crate::domain::shares::Desk;
 use crate::identity::{Identity, LoadError};
 use crate::live::memory::MemoryLive;
 use crate::live::redis::RedisLive;
@@ -110,6 +111,7 @@ async fn once(
     let core = Core {
         config: config.clone(),
         clock: clock.clone(),
+        desk: Desk::open(store.clone(), live.clone(), clock.clone()),
         audit: Journal::start(store.clone(), clock.clone(), metrics.audit_failures.clone()),
         store,
         live,

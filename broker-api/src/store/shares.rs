@@ -88,6 +88,15 @@ pub struct ShareChanges {
     pub policy: Option<AccessPolicy>,
 }
 
+/// A share that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookUp {
+    /// SHA-256 of its token.
+    pub token_hash: [u8; 32],
+    /// Who asks, if it is a user.
+    pub viewer: Option<String>,
+}
+
 /// What a look-up found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
@@ -106,13 +115,23 @@ pub trait Shares: Send + Sync {
     /// team that does not exist or that the owner is not in; or if there is no such owner. A policy comes back
     /// with its permissions in their order and everything once.
     async fn publish(&self, share: NewShare, now: Timestamp) -> Result<Published, StoreError>;
-    /// The share with this token, and whether `viewer` may use it at `now`; one round trip.
+    /// The shares with these tokens, in their order, and whether their viewers may use them at `now`; one
+    /// round trip.
+    async fn look_up_all(
+        &self,
+        look_ups: &[LookUp],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Access>>, StoreError>;
+    /// The same for one.
     async fn look_up(
         &self,
         token_hash: &[u8; 32],
         viewer: Option<&str>,
         now: Timestamp,
-    ) -> Result<Option<Access>, StoreError>;
+    ) -> Result<Option<Access>, StoreError> {
+        let look_up = LookUp { token_hash: *token_hash, viewer: viewer.map(str::to_owned) };
+        Ok(self.look_up_all(&[look_up], now).await?.pop().flatten())
+    }
     /// The owner's share with this id.
     async fn share(&self, owner: &str, id: &str) -> Result<Option<Share>, StoreError>;
     /// Shares that this user owns.

@@ -52,6 +52,7 @@ rules! {
     shares::republishing_somebody_elses_token_is_refused,
     shares::a_revoked_share_is_gone_for_good,
     shares::a_policy_says_who_may_use_a_share,
+    shares::several_look_ups_are_answered_each_for_its_viewer_and_in_their_order,
     shares::nobody_but_the_owner_uses_a_share_after_its_end,
     shares::downloads_never_exceed_their_number_whoever_asks_at_once,
     shares::downloads_are_counted_together,

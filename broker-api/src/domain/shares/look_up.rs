@@ -13,7 +13,7 @@ use super::{hash_text, not_found, random_id};
 use crate::core::{Caller, Core, Refusal, Visitor};
 use crate::domain::{audit, check};
 use crate::live;
-use crate::store::{Access, AuditAction, Share};
+use crate::store::{Access, AuditAction, LookUp, Share};
 
 /// What somebody asks a share for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +71,13 @@ pub async fn look_up(
             not_found()
         }
     };
-    let (share, owner) = match core.store.look_up(&token.hash(), user, now).await? {
-        Some(Access::Owner(share)) => (share, true),
-        Some(Access::Granted(share)) => (share, false),
-        Some(Access::Denied(share)) => return Err(deny(Some(&share), why(&share, now)).await),
+    let wanted_share = LookUp { token_hash: token.hash(), viewer: user.map(str::to_owned) };
+    let (share, owner, presences) = match core.desk.look_up(wanted_share).await? {
+        Some((Access::Owner(share), presences)) => (share, true, presences),
+        Some((Access::Granted(share), presences)) => (share, false, presences),
+        Some((Access::Denied(share), _)) => return Err(deny(Some(&share), why(&share, now)).await),
         None => return Err(deny(None, "unknown").await),
     };
-    let presences = core.live.presences(&share.owner).await?;
     let download =
         wanted == Wanted::Grant && (owner || share.policy.permissions.contains(&Permission::Download));
     let counts = download && !owner;

@@ -32,8 +32,12 @@ async fn what_the_hot_path_asks_for_is_found_by_indexes() {
     let mut wire = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql(FILL).execute(&mut wire).await.unwrap();
     let now = Moment(Timestamp::from_unix_seconds(1_800_000_000));
-    let look_up = sqlx::query(AssertSqlSafe(format!("EXPLAIN {LOOK_UP}")));
-    let look_up = look_up.bind(&[0_u8; 32][..]).bind("user 7").bind(now);
+    let [head, tail] = LOOK_UP;
+    let two = format!("EXPLAIN {head}VALUES ($1, $2, $3, $4), ($5, $6, $7, $8){tail}");
+    let mut look_up = sqlx::query(AssertSqlSafe(two));
+    for number in 0..2_i64 {
+        look_up = look_up.bind(number).bind(&[0_u8; 32][..]).bind("user 7").bind(now);
+    }
     let shared_with = sqlx::query(AssertSqlSafe(format!("EXPLAIN {SHARED_WITH}")));
     let shared_with = shared_with.bind("user 7").bind(now).bind(now).bind("z").bind(51_i64);
     for statement in [look_up, shared_with] {

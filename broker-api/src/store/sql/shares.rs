@@ -8,7 +8,9 @@ use super::policy;
 use super::pool::{Row, Transaction};
 use super::statement::{Columns, Sql, Value, broken};
 use super::{Backend, StoreError};
-use crate::store::{Access, Cursor, NewShare, Page, PageRequest, Published, Share, ShareChanges, Shares};
+use crate::store::{
+    Access, Cursor, LookUp, NewShare, Page, PageRequest, Published, Share, ShareChanges, Shares,
+};
 
 /// A share's columns. The users whom it names come as one text, in netstrings, because both databases
 /// concatenate alike.
@@ -34,20 +36,25 @@ macro_rules! holds {
     };
 }
 
-/// The hot path: the whole decision in one statement, each part of it by an index.
-pub(super) const LOOK_UP: &str = concat!(
-    "SELECT ",
-    columns!(),
-    ", COALESCE(s.owner_user_id = $2, FALSE), ",
-    holds!("$3"),
-    " AND CASE s.audience \
-         WHEN 'public' THEN TRUE \
-         WHEN 'institution' THEN $2 IS NOT NULL \
-         WHEN 'team' THEN EXISTS ( \
-             SELECT 1 FROM team_members m WHERE m.team_id = s.team_id AND m.user_id = $2) \
-         ELSE EXISTS (SELECT 1 FROM share_users n WHERE n.share_id = s.id AND n.user_id = $2) END \
-     FROM shared_results s WHERE s.token_hash = $1 AND s.revoked_at IS NULL"
-);
+/// The hot path: the whole decision in one statement, each part of it by an index. Between the two parts are
+/// the look-ups: number, token, viewer, moment.
+pub(super) const LOOK_UP: [&str; 2] = [
+    concat!(
+        "SELECT ",
+        columns!(),
+        ", q.column1, COALESCE(s.owner_user_id = q.column3, FALSE), ",
+        holds!("q.column4"),
+        " AND CASE s.audience \
+             WHEN 'public' THEN TRUE \
+             WHEN 'institution' THEN q.column3 IS NOT NULL \
+             WHEN 'team' THEN EXISTS ( \
+                 SELECT 1 FROM team_members m WHERE m.team_id = s.team_id AND m.user_id = q.column3) \
+             ELSE EXISTS (SELECT 1 FROM share_users n WHERE n.share_id = s.id AND n.user_id = q.column3) END \
+         FROM ("
+    ),
+    // Not `JOIN`: SQLite would go through all shares and look for each among these.
+    ") AS q CROSS JOIN shared_results s WHERE s.token_hash = q.column2 AND s.revoked_at IS NULL",
+];
 
 /// One part of [`SHARED_WITH`]: the newest shares of one kind of audience.
 macro_rules! newest {
@@ -91,22 +98,31 @@ impl Shares for Backend {
         transaction.end(outcome).await
     }
 
-    async fn look_up(
+    async fn look_up_all(
         &self,
-        token_hash: &[u8; 32],
-        viewer: Option<&str>,
+        look_ups: &[LookUp],
         now: Timestamp,
-    ) -> Result<Option<Access>, StoreError> {
-        let sql = Sql::new(LOOK_UP).bind(token_hash).bind(viewer).bind(now);
-        let Some(row) = self.pool.first(&sql).await? else { return Ok(None) };
-        let mut columns = Columns::of(&row);
-        let share = read(&mut columns)?;
-        let (owns, granted) = (columns.flag()?, columns.flag()?);
-        Ok(Some(match (owns, granted) {
-            (true, _) => Access::Owner(share),
-            (false, true) => Access::Granted(share),
-            (false, false) => Access::Denied(share),
-        }))
+    ) -> Result<Vec<Option<Access>>, StoreError> {
+        if look_ups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let [head, tail] = LOOK_UP;
+        let rows = (0_i64..).zip(look_ups).map(|(number, LookUp { token_hash, viewer })| {
+            [number.into(), token_hash.into(), viewer.as_deref().into(), now.into()]
+        });
+        let mut found = vec![None; look_ups.len()];
+        for row in self.pool.all(&Sql::rows(head, rows, tail)).await? {
+            let mut columns = Columns::of(&row);
+            let share = read(&mut columns)?;
+            let number: usize = columns.count()?;
+            let access = match (columns.flag()?, columns.flag()?) {
+                (true, _) => Access::Owner(share),
+                (false, true) => Access::Granted(share),
+                (false, false) => Access::Denied(share),
+            };
+            *found.get_mut(number).ok_or_else(|| broken("a look-up that nobody asked for"))? = Some(access);
+        }
+        Ok(found)
     }
 
     async fn share(&self, owner: &str, id: &str) -> Result<Option<Share>, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use culvert_broker_api::live::Change;
+use culvert_broker_api::live::{Change, Presence};
 use culvert_broker_wire::message::RelayAddress;
 use culvert_wire::{PeerId, TopicId};
 use futures_util::future::join_all;
@@ -46,6 +46,12 @@ pub(super) async fn connections_are_given_oldest_first_with_all_that_is_known(st
     }
     assert_eq!(stage.last().presences("alice").await.unwrap(), all);
     assert_eq!(stage.last().presences("bob").await.unwrap(), []);
+
+    let carol = presence("carol", 4, 5);
+    stage.first().arrive(&carol, TTL, stage.now()).await.unwrap();
+    let of_each = stage.last().presences_of(&["carol", "bob", "alice", "carol"]).await.unwrap();
+    assert_eq!(of_each, [vec![carol.clone()], vec![], all.to_vec(), vec![carol]]);
+    assert_eq!(stage.last().presences_of(&[]).await.unwrap(), Vec::<Vec<Presence>>::new());
 }
 
 pub(super) async fn a_connection_ends_with_its_time_and_is_swept_by_one(stage: &mut Stage) {

@@ -1,7 +1,7 @@
 //! Shares.
 
 use culvert_broker_api::store::{
-    Access, AuditAction, AuditFilter, AuditLine, AuditRecord, NewTeam, PageRequest, Published, Share,
+    Access, AuditAction, AuditFilter, AuditLine, AuditRecord, LookUp, NewTeam, PageRequest, Published, Share,
     ShareChanges, TeamRole,
 };
 use culvert_broker_wire::{AccessPolicy, Audience, Permission};
@@ -69,6 +69,39 @@ pub(super) async fn a_share_is_found_as_it_was_published(stage: &Stage) {
         assert_eq!(published.policy, policy);
     }
     assert!(is_conflict(&store.publish(share("ghost", "ghostly", AccessPolicy::public()), at(8)).await));
+}
+
+pub(super) async fn several_look_ups_are_answered_each_for_its_viewer_and_in_their_order(stage: &Stage) {
+    let store = &stage.store;
+    stage.admit(&["alice", "bob"]).await;
+    let one = is_new(store.publish(share("alice", "one", users(&["bob"])), at(1)).await.unwrap());
+    let two = is_new(store.publish(share("bob", "two", institution()), at(1)).await.unwrap());
+    let asked =
+        |name, viewer: Option<&str>| LookUp { token_hash: hash(name), viewer: viewer.map(str::to_owned) };
+    let look_ups = [
+        asked("two", Some("alice")),
+        asked("one", Some("alice")),
+        asked("unknown", Some("alice")),
+        asked("one", None),
+        asked("one", Some("bob")),
+        asked("two", None),
+        asked("one", Some("bob")),
+    ];
+    let expected = [
+        Some(Access::Granted(two.clone())),
+        Some(Access::Owner(one.clone())),
+        None,
+        Some(Access::Denied(one.clone())),
+        Some(Access::Granted(one.clone())),
+        Some(Access::Denied(two.clone())),
+        Some(Access::Granted(one.clone())),
+    ];
+    assert_eq!(store.look_up_all(&look_ups, at(2)).await.unwrap(), expected);
+    assert_eq!(store.look_up_all(&[], at(2)).await.unwrap(), []);
+    // As many as are ever gathered, and more than stay prepared.
+    let many: Vec<_> = (0..64).map(|turn| look_ups[turn % look_ups.len()].clone()).collect();
+    let found = store.look_up_all(&many, at(2)).await.unwrap();
+    assert!(found.iter().enumerate().all(|(turn, access)| *access == expected[turn % expected.len()]));
 }
 
 pub(super) async fn publishing_again_changes_what_is_ones_own(stage: &Stage) {
