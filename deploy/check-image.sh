@@ -5,13 +5,13 @@
 #
 # Starts dockerd with everything it keeps in a temporary folder, beside one that may run already, and stops it at the
 # end. The programs are built by deploy/build-static.sh, or taken from FOLDER, where that put them before. haproxy,
-# Redis and Postgres come from Debian's packages. Then:
+# Redis, Postgres and Prometheus come from Debian's packages. Then:
 #
 #   1. the images: sizes, the user, nothing in them but the program; run as nobody on a read-only root without
 #      capabilities;
-#   2. the services of deploy/compose.yaml, without Prometheus and Grafana, until the balancer uses all of them;
-#   3. `culvert doctor --transfer`, send and receive, share and fetch through the balancer, with a relay stopped during
-#      a transfer;
+#   2. the services of deploy/compose.yaml, without Grafana, until the balancer uses and Prometheus sees all of them;
+#   3. `culvert doctor --transfer` through the port of the outside, send and receive, share and fetch through the
+#      balancer, with a relay stopped during a transfer;
 #   4. a rollout of all relays under load, in which no message may be missing.
 #
 # Needs root, Debian, and about 3 GB in TMPDIR. Takes a quarter of an hour, half of it for the build, and gives up
@@ -37,11 +37,36 @@ missing() { echo "check-image.sh: $*" >&2; exit 69; }
 fail() { echo "check-image.sh: $*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || missing "only root can start a container engine"
-command -v apt-get >/dev/null || missing "this needs Debian, for the packages of haproxy, Redis and Postgres"
+command -v apt-get >/dev/null || missing "this needs Debian, for the packages of haproxy, Redis, Postgres and Prometheus"
 # The engine's own programs, before others of the same names.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/culvert-image-XXXXXX")
 engine='' stack=0 watchdog='' self=$$ bridge=cvchk$(($$ % 10000))
+
+# What an engine changes in the machine's network, and does not take back when it ends.
+firewalls=(iptables ip6tables)
+remember_network() {
+    cat /proc/sys/net/ipv4/ip_forward >"$work/ip_forward"
+    for firewall in "${firewalls[@]}"; do
+        if ! "$firewall-save" 2>/dev/null >"$work/$firewall"; then rm -f "$work/$firewall"; fi
+    done
+}
+restore_network() {
+    for firewall in "${firewalls[@]}"; do
+        [ -e "$work/$firewall" ] || continue
+        # The rules and chains of our bridge, and those of the engine unless another one was there before: it has them
+        # too, and needs them.
+        "$firewall-save" 2>/dev/null | awk -v bridge="$bridge" -v before="$work/$firewall" '
+            BEGIN { while ((getline line <before) > 0) { if (line ~ /^:/) sub(/ \[.*/, "", line); there[line] = 1; if (line ~ /^:DOCKER/) other = 1 } }
+            /^:/ { sub(/ \[.*/, "") }
+            /^\*/ { print; unused = "" }
+            /^:FORWARD DROP$/ && !($0 in there) && !other { print ":FORWARD ACCEPT" }
+            /^:DOCKER/ && !other { unused = unused "-X " substr($1, 2) "\n" }
+            /^-A/ && !($0 in there) && (index($0, bridge) || /172\.29\.255\.0\/24/ || (!other && /DOCKER/)) { sub(/^-A/, "-D"); print }
+            /^COMMIT/ { printf "%s", unused; print }' | "$firewall-restore" --noflush || echo "check-image.sh: $firewall may hold rules of the engine still" >&2
+    done
+    [ "$(cat "$work/ip_forward")" = 1 ] || echo 0 >/proc/sys/net/ipv4/ip_forward
+}
 
 compose() { (cd "$work/deploy" && docker-compose --project-name culvertcheck -f compose.yaml "$@"); }
 stop() {
@@ -55,6 +80,7 @@ stop() {
     if [ -n "$engine" ]; then
         kill "$engine" 2>/dev/null || true
         wait "$engine" 2>/dev/null || true
+        restore_network
     fi
     ip link del "$bridge" 2>/dev/null || true
     if [ "$status" != 0 ] && [ "$stack" = 0 ] && [ -s "$work/dockerd.log" ]; then
@@ -96,6 +122,7 @@ export DOCKER_HOST=unix://$work/docker.sock DOCKER_BUILDKIT=1 DOCKER_CONFIG=$wor
 ip link add name "$bridge" type bridge || missing "no network bridge can be made here"
 ip addr add 172.29.255.1/24 dev "$bridge"
 ip link set "$bridge" up
+remember_network
 dockerd --config-file "$work/daemon.json" --data-root "$work/docker" --exec-root "$work/run" --pidfile "$work/docker.pid" \
     -H "$DOCKER_HOST" --bridge "$bridge" >"$work/dockerd.log" 2>&1 &
 engine=$!
@@ -155,13 +182,14 @@ docker rm "$container" >/dev/null
 echo "The relay runs as 65532 on a read-only root, without any capability, and drains on SIGTERM."
 [ "$images_only" = 0 ] || { say "All is well"; exit 0; }
 
-say "Making images of haproxy, Redis and Postgres from Debian's packages"
+say "Making images of haproxy, Redis, Postgres and Prometheus from Debian's packages"
 debian=$work/debian
-debootstrap --variant=minbase --include=haproxy,redis-server,postgresql bookworm "$debian" >"$work/debootstrap.log" 2>&1 \
+debootstrap --variant=minbase --include=haproxy,redis-server,postgresql,prometheus bookworm "$debian" >"$work/debootstrap.log" 2>&1 \
     || { tail -n 5 "$work/debootstrap.log" >&2; missing "debootstrap cannot install Debian; its last words are above"; }
 bin=$(cd "$debian" && compgen -G 'usr/lib/postgresql/*/bin')
-mkdir -p "$debian/data" "$debian/var/lib/postgresql/data"
+mkdir -p "$debian/data" "$debian/var/lib/postgresql/data" "$debian/prometheus"
 chown 999:999 "$debian/var/lib/postgresql/data"
+chown 65534:65534 "$debian/prometheus"
 # What the official image does with the same settings.
 cat >"$debian/usr/local/bin/postgres-entrypoint" <<'SH'
 #!/bin/sh
@@ -182,6 +210,8 @@ tar -C "$debian" --exclude './var/cache/*' --exclude './var/lib/postgresql/1*' -
     | docker import --change "ENV PATH=/$bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
         --change 'CMD ["postgres-entrypoint"]' - culvert-debian:check >/dev/null
 rm -rf "$debian"
+# The official image of Prometheus is its program, and is given the rest.
+printf 'FROM culvert-debian:check\nENTRYPOINT ["/usr/bin/prometheus"]\n' | docker build -q -t culvert-prometheus:check - >/dev/null
 
 say "Starting the stack"
 cp -r deploy "$work/deploy"
@@ -189,10 +219,12 @@ rm -rf "$work/deploy/secrets" "$work/deploy/.env"
 "$work/deploy/secrets.sh" >/dev/null
 # shellcheck disable=SC1091
 . "$work/deploy/.env"
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-export CULVERT_PORT=$port CULVERT_VERSION=$version HAPROXY_IMAGE=culvert-debian:check REDIS_IMAGE=culvert-debian:check POSTGRES_IMAGE=culvert-debian:check
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
+CULVERT_PORT=$(free_port) PROMETHEUS_PORT=$(free_port)
+export CULVERT_PORT PROMETHEUS_PORT CULVERT_VERSION=$version PROMETHEUS_IMAGE=culvert-prometheus:check
+export HAPROXY_IMAGE=culvert-debian:check REDIS_IMAGE=culvert-debian:check POSTGRES_IMAGE=culvert-debian:check
 stack=1
-compose up -d --no-build haproxy relay1 relay2 relay3 broker1 broker2 redis postgres
+compose up -d --no-build haproxy relay1 relay2 relay3 broker1 broker2 redis postgres prometheus
 all_up() { [ "$(curl -s --max-time 5 http://172.28.0.10:8404/metrics | grep -c '^haproxy_server_status{.*state="UP"} 1$')" = 5 ]; }
 wait_for() {
     for _ in $(seq 240); do
@@ -202,19 +234,24 @@ wait_for() {
     fail "$1: not after 120 s"
 }
 wait_for "the balancer uses all servers" all_up
+prometheus() { curl -s --max-time 5 "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/$1"; }
+all_scraped() { [ "$(prometheus 'query?query=up==1' | grep -o '"__name__":"up"' | wc -l)" = 5 ]; }
+wait_for "Prometheus sees all relays and brokers" all_scraped
+prometheus rules | grep -q '"name":"CulvertRelayDown"' || fail "Prometheus does not have the rules"
 compose ps
 
 # A command of somebody with a home of their own, on the network of the balancer.
+network=(--network culvertcheck_front)
 culvert() {
     local who=$1
     shift
-    docker run --rm "${hardened[@]}" --network culvertcheck_front -v "$work/home-$who:/home" -w /home \
+    docker run --rm "${hardened[@]}" "${network[@]}" -v "$work/home-$who:/home" -w /home \
         -e XDG_CONFIG_HOME=/home/config -e XDG_DATA_HOME=/home/data -e CULVERT_CA_FILE=/secrets/ca.pem \
         -v "$work/deploy/secrets:/secrets:ro" --name "culvert-$who-$1" "culvert/cli:$version" "$@"
 }
 # The folder with the secrets is for root alone, and this is root's check.
 chmod 755 "$work" "$work/deploy/secrets"
-chmod 644 "$work/deploy/secrets/tickets.key"
+chown 65532:65532 "$work/deploy/secrets/tickets.key"
 for who in anna ben; do
     install -d -o 65532 -g 65532 "$work/home-$who" "$work/home-$who/shared"
 done
@@ -222,8 +259,10 @@ relay=wss://$RELAY_HOST broker=https://$BROKER_HOST
 peer=$(culvert anna id)
 culvert anna ticket issue --key /secrets/tickets.key --peer "$peer" --invites 1 >"$work/home-anna/ticket"
 
-say "A transfer by the doctor"
-culvert anna doctor "$relay" --ticket ticket --transfer
+say "A transfer by the doctor, through the port of the outside"
+network=(--network host --add-host "$RELAY_HOST:127.0.0.1")
+culvert anna doctor "$relay:$CULVERT_PORT" --ticket ticket --transfer
+network=(--network culvertcheck_front)
 
 link_of() {
     local link=''
@@ -246,7 +285,7 @@ started_moving() { grep -q '"event":"progress"' "$work/received"; }
 wait_for "the transfer begins" started_moving
 busiest=$(for n in 1 2 3; do
     address=$(docker inspect --format '{{(index .NetworkSettings.Networks "culvertcheck_front").IPAddress}}' "culvertcheck_relay${n}_1")
-    echo "$(curl -s --max-time 5 "http://$address:9443/metrics" | awk '/^culvert_relay_connections/ { n += $2 } END { print n + 0 }') relay$n"
+    echo "$(curl -s --max-time 5 "http://$address:9443/metrics" | awk '/^culvert_relay_connections[ {]/ { n += $2 } END { print n + 0 }') relay$n"
 done | sort -rn | head -n 1)
 echo "stopping ${busiest#* }, which has ${busiest% *} connections"
 compose stop "${busiest#* }"
