@@ -240,12 +240,12 @@ wait_for "Prometheus sees all relays and brokers" all_scraped
 prometheus rules | grep -q '"name":"CulvertRelayDown"' || fail "Prometheus does not have the rules"
 compose ps
 
-# A command of somebody with a home of their own, on the network of the balancer.
+# A command of somebody with a home of their own, on the network of the balancer. Sending needs a /tmp.
 network=(--network culvertcheck_front)
 culvert() {
     local who=$1
     shift
-    docker run --rm "${hardened[@]}" "${network[@]}" -v "$work/home-$who:/home" -w /home \
+    docker run --rm "${hardened[@]}" --tmpfs /tmp "${network[@]}" -v "$work/home-$who:/home" -w /home \
         -e XDG_CONFIG_HOME=/home/config -e XDG_DATA_HOME=/home/data -e CULVERT_CA_FILE=/secrets/ca.pem \
         -v "$work/deploy/secrets:/secrets:ro" --name "culvert-$who-$1" "culvert/cli:$version" "$@"
 }
@@ -271,7 +271,7 @@ link_of() {
         [ -z "$link" ] || break
         sleep 0.5
     done
-    [ -n "$link" ] || fail "no link: $(cat "$1")"
+    [ -n "$link" ] || fail "no link: $(cat "$1" "$1.err" 2>/dev/null)"
     echo "$link"
 }
 say "A file, and a relay that stops in the middle"
@@ -289,6 +289,7 @@ busiest=$(for n in 1 2 3; do
 done | sort -rn | head -n 1)
 echo "stopping ${busiest#* }, which has ${busiest% *} connections"
 compose stop "${busiest#* }"
+if kill -0 "$receiver" 2>/dev/null; then echo "the transfer is under way still"; else echo "the transfer is over already"; fi
 wait "$receiver" || fail "the receiver failed: $(tail -n 5 "$work/received.err")"
 wait "$sender" || fail "the sender failed: $(tail -n 5 "$work/sent.err")"
 cmp "$work/home-anna/file" "$work/home-ben/in/file" || fail "another file arrived"
@@ -314,7 +315,7 @@ wait "$server" || true
 say "A rollout under load"
 docker run --rm "${hardened[@]}" --network culvertcheck_front -v "$work/deploy/secrets:/secrets:ro" --tmpfs /tmp \
     "culvert/loadtest:$version" steady --mode sessions --url "$relay" --ticket-key /secrets/tickets.key --ca /secrets/ca.pem \
-    --pairs 20 --rate 50 --duration 150s --json - >"$work/load" 2>"$work/load.err" &
+    --pairs 20 --rate 50 --duration 150s --no-html >"$work/load" 2>"$work/load.err" &
 load=$!
 sleep 5
 for n in 1 2 3; do
@@ -324,7 +325,7 @@ for n in 1 2 3; do
     wait_for "the balancer uses all servers again" all_up
 done
 kill -0 "$load" 2>/dev/null || fail "the load ended before the rollout did: $(tail -n 10 "$work/load.err")"
-wait "$load" || fail "messages are missing, or the load failed: $(tail -n 20 "$work/load.err")"
-tail -n 25 "$work/load.err"
+wait "$load" || fail "messages are missing, or the load failed: $(tail -n 30 "$work/load" "$work/load.err")"
+cat "$work/load"
 
 say "All is well"
