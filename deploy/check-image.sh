@@ -71,7 +71,9 @@ restore_network() {
 compose() { (cd "$work/deploy" && docker-compose --project-name culvertcheck -f compose.yaml "$@"); }
 stop() {
     status=$?
-    trap - EXIT INT TERM
+    # Cleaning up is not interrupted.
+    trap - EXIT
+    trap "" INT TERM
     [ -z "$watchdog" ] || kill "$watchdog" 2>/dev/null || true
     if [ "$status" != 0 ] && [ "$stack" = 1 ]; then
         compose logs --no-color --tail 25 >&2 || true
@@ -245,7 +247,7 @@ network=(--network culvertcheck_front)
 culvert() {
     local who=$1
     shift
-    docker run --rm "${hardened[@]}" --tmpfs /tmp "${network[@]}" -v "$work/home-$who:/home" -w /home \
+    docker run --rm -i "${hardened[@]}" --tmpfs /tmp "${network[@]}" -v "$work/home-$who:/home" -w /home \
         -e XDG_CONFIG_HOME=/home/config -e XDG_DATA_HOME=/home/data -e CULVERT_CA_FILE=/secrets/ca.pem \
         -v "$work/deploy/secrets:/secrets:ro" --name "culvert-$who-$1" "culvert/cli:$version" "$@"
 }
@@ -275,8 +277,15 @@ link_of() {
     echo "$link"
 }
 say "A file, and a relay that stops in the middle"
-head -c 600000000 /dev/urandom >"$work/home-anna/file"
-culvert anna send --relay "$relay" --ticket ticket file >"$work/sent" 2>"$work/sent.err" &
+# It grows until the relay is gone, however fast this machine is.
+feed() {
+    while [ -d "$work" ] && [ ! -e "$work/relay-is-gone" ]; do
+        head -c 2000000 /dev/urandom || return
+        sleep 0.1
+    done
+    head -c 50000000 /dev/urandom
+}
+feed | tee "$work/home-anna/file" | culvert anna send --relay "$relay" --ticket ticket --name file - >"$work/sent" 2>"$work/sent.err" &
 sender=$!
 link=$(link_of "$work/sent")
 culvert ben receive --out in --json "$link" >"$work/received" 2>"$work/received.err" &
@@ -289,10 +298,12 @@ busiest=$(for n in 1 2 3; do
 done | sort -rn | head -n 1)
 echo "stopping ${busiest#* }, which has ${busiest% *} connections"
 compose stop "${busiest#* }"
-if kill -0 "$receiver" 2>/dev/null; then echo "the transfer is under way still"; else echo "the transfer is over already"; fi
+kill -0 "$receiver" 2>/dev/null || fail "the transfer ended before the relay did: $(tail -n 5 "$work/received.err" "$work/sent.err")"
+touch "$work/relay-is-gone"
 wait "$receiver" || fail "the receiver failed: $(tail -n 5 "$work/received.err")"
 wait "$sender" || fail "the sender failed: $(tail -n 5 "$work/sent.err")"
 cmp "$work/home-anna/file" "$work/home-ben/in/file" || fail "another file arrived"
+echo "$(stat -c %s "$work/home-ben/in/file") bytes arrived as they were sent"
 ! grep -q 'Waiting for it to come back' "$work/received" || fail "the transfer broke off"
 compose up -d --no-build "${busiest#* }"
 wait_for "the balancer uses all servers again" all_up
