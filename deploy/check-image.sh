@@ -96,7 +96,14 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM
 # Whatever hangs, it ends.
-(sleep "$LIMIT" && echo "check-image.sh: not done after $LIMIT s" >&2 && kill -TERM "$self") &
+(
+    # Its sleep ends with it: whoever reads the output would wait for it.
+    trap 'kill "$!"; exit' TERM
+    sleep "$LIMIT" &
+    wait "$!"
+    echo "check-image.sh: not done after $LIMIT s" >&2
+    kill -TERM "$self"
+) &
 watchdog=$!
 
 packages=()
