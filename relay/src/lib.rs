@@ -36,7 +36,7 @@
 //!
 //! [`relay::Relay`] opens the ports, serves and drains. Settings become a [`Config`] in [`args`];
 //! [`metrics::Metrics`] are all the series. [`bus::redis`] connects the nodes of a cluster, [`bus::memory`]
-//! those of one process.
+//! those of one process. [`turns`] lets small frames pass between the turns of bulk.
 
 pub mod accounts;
 pub mod admission;

@@ -11,6 +11,7 @@ use culvert_service_kit::lifecycle::Drained;
 use culvert_service_kit::tls::Files;
 use culvert_testkit::certs::TestCa;
 use culvert_testkit::postgres::PostgresPlan;
+use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -66,6 +67,49 @@ async fn brokers_without_redis_refuse_to_pretend_to_be_replicas() {
     let _other = Running::start(replica, Clock::system()).await;
     let refused = Starting::new(alone, Clock::system()).given_up().await;
     assert!(matches!(refused, OpenError::Sole(SoleError::NotAlone)), "{refused:?}");
+}
+
+/// Which backend holds the lock of the brokers in this database, and the lock's number.
+const HOLDER: &str = "SELECT pid, (classid::bigint << 32) | objid::bigint FROM pg_locks \
+    WHERE locktype = 'advisory' AND granted \
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_takes_its_lock_again_and_ends_once_somebody_else_has_it() {
+    let postgres = PostgresPlan::new().unwrap().start().await.unwrap();
+    let url = postgres.create_database().await.unwrap();
+    let database = PgPool::connect(&url).await.unwrap();
+    let holder = async || sqlx::query_as::<_, (i32, i64)>(HOLDER).fetch_optional(&database).await.unwrap();
+    let end = async |backend: i32| {
+        let ended = sqlx::query("SELECT pg_terminate_backend($1)").bind(backend).execute(&database).await;
+        ended.unwrap();
+    };
+    let mut alone = config(std::path::Path::new("unused"));
+    alone.database = Database::Postgres(url.into());
+    let mut broker = Starting::new(alone, Clock::system());
+    broker.opened().await;
+
+    let (first, lock) = holder().await.expect("the broker has its lock");
+    end(first).await;
+    until("it has its lock again", async || holder().await.is_some_and(|(backend, _)| backend != first))
+        .await;
+    assert_eq!(Request::get("/health").send(broker.addr()).await.status.as_u16(), 200);
+
+    // Somebody who waits has the lock the moment it is free.
+    let mut other = database.acquire().await.unwrap();
+    let waits = sqlx::query("SELECT pg_advisory_lock($1)").bind(lock).execute(&mut *other);
+    let frees = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        until("the other one waits", async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&database).await.unwrap() == 1
+        })
+        .await;
+        end(holder().await.unwrap().0).await;
+    };
+    let (waited, ()) = tokio::join!(waits, frees);
+    waited.unwrap();
+    let ended = broker.given_up().await;
+    assert!(matches!(ended, OpenError::Sole(SoleError::NotAlone)), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
