@@ -219,7 +219,11 @@ spec:
             - --quiet
           volumeMounts:
             - {name: secrets, mountPath: /secrets, readOnly: true}
+            # The load puts the authority there for its peers; the image has no such folder.
+            - {name: tmp, mountPath: /tmp}
       volumes:
+        - name: tmp
+          emptyDir: {}
         - name: secrets
           projected:
             sources:
@@ -230,6 +234,9 @@ loaded() { [ -n "$(k get job load -o jsonpath="{.status.conditions[?(@.type=='$1
 within 120 "the load to run" k wait pod -l job-name=load --for=condition=Ready --timeout=1s
 names relay >"$work/relays-before"
 sleep 20 # Sessions are up, and messages under way.
+if loaded Complete || loaded Failed; then
+    fail "the load ended before the rollout began: $(k logs job/load)"
+fi
 k rollout restart "deployment/$release-relay"
 k rollout status "deployment/$release-relay" --timeout=600s
 within 120 "the old relays to be gone" gone "$work/relays-before"
