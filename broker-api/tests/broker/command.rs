@@ -5,7 +5,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use culvert_testkit::broker::BrokerPlan;
-use culvert_testkit::process::Signal;
+use culvert_testkit::postgres::PostgresPlan;
+use culvert_testkit::process::{Plan, Signal};
+use data_encoding::BASE64;
 
 /// Far beyond what any step here takes; reached only where something hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -52,6 +54,19 @@ fn bad_settings_are_all_listed_and_exit_with_64() {
     assert!(!problems.contains("hunter2"), "{problems}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrate_says_that_it_waits_for_the_database_and_goes_on_when_that_is_there() {
+    let postgres = PostgresPlan::new().unwrap();
+    let url = format!("postgres://postgres@{}/postgres", postgres.addr());
+    let key = BASE64.encode(&[7; 32]);
+    let plan = Plan::new("migrate", binary()).args(["migrate", "--plain-text", "--listen=127.0.0.1:0"]);
+    let mut migrate = plan.env("DATABASE_URL", &url).env("CULVERT_BROKER_DATA_KEYS", &key).start().unwrap();
+    let waits = |line: &str| line.contains("the database does not answer; waiting for it").then_some(());
+    migrate.line(DEADLINE, waits).await.unwrap();
+    let _postgres = postgres.start().await.unwrap();
+    migrate.succeeds(DEADLINE).await.unwrap();
+}
+
 #[test]
 fn postgres_without_a_data_key_is_refused_with_the_way_to_make_one() {
     let output = run(
@@ -80,7 +95,7 @@ fn use_tls_without_a_certificate_says_what_is_missing() {
 
 #[test]
 fn the_names_of_the_first_sync_broker_are_accepted_and_ours_win() {
-    let key = data_encoding::BASE64.encode(&[1; 32]);
+    let key = BASE64.encode(&[1; 32]);
     let output = run(
         &["check-config", "--behind-tls", "--public-url=https://broker.example.org"],
         &[

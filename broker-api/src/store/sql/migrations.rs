@@ -34,9 +34,15 @@ fn migrator() -> Migrator {
 /// Brings the tables up to date; a database that is away is waited for as long as `wait` says.
 pub(super) async fn migrate(pool: &Pool, wait: Option<Duration>) -> Result<(), StoreError> {
     let until = Instant::now() + wait.unwrap_or_default();
+    let mut said = false;
     loop {
         match timeout(LONGEST, run(pool)).await {
-            Ok(Err(StoreError::Unavailable(_))) if Instant::now() < until => {
+            Ok(Err(StoreError::Unavailable(error))) if Instant::now() < until => {
+                // Once, not with every try.
+                if !said {
+                    tracing::warn!(%error, "the database does not answer; waiting for it, to make the tables");
+                    said = true;
+                }
                 sleep_until((Instant::now() + RETRY).min(until)).await;
             }
             Ok(outcome) => return outcome,
