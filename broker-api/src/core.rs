@@ -138,7 +138,15 @@ impl From<StoreError> for Refusal {
 
 impl From<LiveError> for Refusal {
     fn from(error: LiveError) -> Self {
-        tracing::warn!(%error, "presence is not available");
-        Self::unavailable()
+        match error {
+            LiveError::Unavailable(_) => {
+                tracing::warn!(%error, "presence is not available");
+                Self::unavailable()
+            }
+            LiveError::Broken(_) => {
+                tracing::error!(%error, "a key of Redis is not this broker's");
+                Self::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+            }
+        }
     }
 }

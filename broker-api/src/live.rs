@@ -19,15 +19,21 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-/// Redis does not answer, or not in time.
+/// What is true now cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("presence is not available: {0}")]
-pub struct LiveError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum LiveError {
+    /// Redis does not answer, or not in time; it may answer later.
+    #[error("presence is not available: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A key holds something else than this program keeps there. Others are not concerned.
+    #[error("presence holds something unexpected: {0}")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
 
 impl LiveError {
-    /// Because of this.
-    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(source.into())
+    /// It is not available because of this.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
     }
 }
 

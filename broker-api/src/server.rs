@@ -232,6 +232,7 @@ impl Broker {
         front.store(Arc::new(closed("the broker ends")));
         // The last one that holds it: what is still to be written down is.
         if let Some(core) = core.send_replace(None).and_then(Arc::into_inner) {
+            core.desk.close().await;
             core.audit.close().await;
         }
         stop_admin.cancel();

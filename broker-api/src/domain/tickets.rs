@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{audit, check, shares};
 use crate::core::{Caller, Core, Refusal};
+use crate::live::LiveError;
 use crate::live::memory::NoRelay;
 use crate::store::{Access, AuditAction, AuditFilter, AuditRecord, Outcome, PageRequest, Role};
 
@@ -131,7 +132,7 @@ pub async fn revoke_now(core: &Core, caller: &Caller, revoked: &[Revoked]) -> Re
         audit::done(core, caller, AuditAction::TicketRevoked, &subject(one), detail).await?;
     }
     core.live.revoke(revoked, until).await.map_err(|error| {
-        if error.0.is::<NoRelay>() {
+        if matches!(&error, LiveError::Unavailable(source) if source.is::<NoRelay>()) {
             let text = "this broker reaches no relay to revoke anything at; give it the Redis of the relays";
             return Refusal::new(ErrorCode::Conflict, text);
         }

@@ -120,7 +120,7 @@ struct Kept<'a>(&'a dyn Store);
 #[async_trait]
 impl Horizon for Kept<'_> {
     async fn horizon(&self) -> Result<u64, LiveError> {
-        self.0.raise_horizon(0).await.map_err(|error| LiveError(error.into()))
+        self.0.raise_horizon(0).await.map_err(LiveError::unavailable)
     }
 }
 

@@ -243,7 +243,7 @@ impl Live for MemoryLive {
     }
 
     async fn revoke(&self, revoked: &[Revoked], until: u64) -> Result<(), LiveError> {
-        let relays = self.relays.as_ref().ok_or_else(|| LiveError::new(NoRelay))?;
+        let relays = self.relays.as_ref().ok_or_else(|| LiveError::unavailable(NoRelay))?;
         let mut list = relays.revoked.lock();
         list.expire(self.clock.unix_seconds());
         for revoked in revoked {

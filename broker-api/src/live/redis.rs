@@ -23,7 +23,7 @@ use culvert_relay::bus::redis::reach::{Reach, ReachError};
 use culvert_service_kit::Clock;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
+use redis::{Cmd, ErrorKind, FromRedisValue, Script, ScriptInvocation, cmd};
 use tokio::sync::broadcast;
 
 use super::{Change, EVENTS, Event, Horizon, Live, LiveError, Presence, Rate, Taken, oldest_first};
@@ -36,6 +36,8 @@ const CHUNK: usize = 256;
 /// What a key outlives its content by, so that whoever sweeps finds it: twice the time of a connection, and
 /// this for replicas that were all away.
 const SLACK: Duration = Duration::from_secs(60);
+/// What Redis says of a command that is not for what the key holds.
+const WRONG_TYPE: &str = "WRONGTYPE";
 
 /// What is true now, in Redis. Cheap calls share one connection; [`Live::run`] listens on another.
 pub struct RedisLive {
@@ -283,7 +285,7 @@ impl Live for RedisLive {
 
     async fn revoke(&self, revoked: &[Revoked], until: u64) -> Result<(), LiveError> {
         for revoked in revoked {
-            self.control.revoke(revoked.clone(), until).await.map_err(LiveError::new)?;
+            self.control.revoke(revoked.clone(), until).await.map_err(LiveError::unavailable)?;
         }
         Ok(())
     }
@@ -291,18 +293,20 @@ impl Live for RedisLive {
 
 impl From<redis::RedisError> for LiveError {
     fn from(error: redis::RedisError) -> Self {
-        Self::new(error)
+        let is_of_a_key = matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType)
+            || error.code() == Some(WRONG_TYPE);
+        if is_of_a_key { Self::Broken(error.into()) } else { Self::unavailable(error) }
     }
 }
 
 impl From<ReachError> for LiveError {
     fn from(error: ReachError) -> Self {
-        Self::new(error)
+        Self::unavailable(error)
     }
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, LiveError> {
-    serde_json::to_string(value).map_err(LiveError::new)
+    serde_json::to_string(value).map_err(LiveError::unavailable)
 }
 
 /// What is published when a user turned.

@@ -1,11 +1,14 @@
 //! The stores go away, stall, restart and forget: what was acknowledged stays, everything else is refused
 //! with a reason, and the broker is back by itself.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use culvert_broker_api::config::{Config, Database};
-use culvert_broker_wire::ShareToken;
+use culvert_broker_api::core::Visitor;
+use culvert_broker_api::domain::shares::{Wanted, look_up};
+use culvert_broker_wire::{ErrorCode, ShareToken};
 use culvert_relay::config::{AdmissionPolicy, KeySource, TicketPolicy};
 use culvert_service_kit::Clock;
 use culvert_testkit::postgres::{PostgresPlan, PostgresServer};
@@ -14,6 +17,8 @@ use culvert_testkit::redis::{RedisPlan, RedisServer};
 use culvert_testkit::relay::Embedded;
 use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
 use culvert_wire::TopicId;
+use data_encoding::HEXLOWER;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -42,10 +47,15 @@ impl World {
 
     /// Publishes by REST; gives the status, the code of a refusal, and the token.
     async fn publish(&self) -> (u16, Value, ShareToken) {
+        self.publish_by(&self.token).await
+    }
+
+    /// The same by whoever has this session.
+    async fn publish_by(&self, session: &str) -> (u16, Value, ShareToken) {
         let token = ShareToken::generate();
         let share = json!({"token": token.as_str(), "result_id": "r", "title": "t",
             "created_at": "2025-10-03T12:00:00Z", "access_policy": {"type": "public"}});
-        let answer = self.broker.ask(Request::post("/api/shares", &share).by(&self.token)).await;
+        let answer = self.broker.ask(Request::post("/api/shares", &share).by(session)).await;
         let code = if answer.status.is_success() { Value::Null } else { answer.json()["code"].clone() };
         (answer.status.as_u16(), code, token)
     }
@@ -54,6 +64,27 @@ impl World {
         let path = format!("/api/shares/{}", token.as_str());
         let answer = self.broker.ask(Request::get(&path).by(&self.token)).await;
         (answer.status.as_u16(), answer.json())
+    }
+
+    /// Looks all of these up in one go, which is one batch where there is one thread.
+    async fn look_up_together(&self, tokens: &[ShareToken]) -> Vec<Result<(), ErrorCode>> {
+        let here = Visitor { source: Ipv4Addr::LOCALHOST.into(), secure: true };
+        let core = self.broker.core();
+        let found = tokens.iter().map(|token| look_up(core, None, here, token.as_str(), Wanted::Grant));
+        join_all(found)
+            .await
+            .into_iter()
+            .map(|found| found.map(drop).map_err(|refusal| refusal.code))
+            .collect()
+    }
+
+    /// So many shares of the first user's.
+    async fn shares(&self, count: usize) -> Vec<ShareToken> {
+        let mut tokens = Vec::new();
+        for _ in 0..count {
+            tokens.push(self.publish().await.2);
+        }
+        tokens
     }
 
     /// A refusal with the reason, when and in what shape to expect it.
@@ -105,6 +136,51 @@ async fn postgres_away_is_a_503_with_a_reason_and_nothing_acknowledged_is_lost()
     world.postgres.start_again().await.unwrap();
     world.works_again(&token).await;
     until("it counts as up", async || world.broker.counted("culvert_broker_backend_up", "") == 2.0).await;
+}
+
+#[tokio::test]
+async fn a_share_that_cannot_be_read_fails_alone_among_those_that_are_looked_up_together() {
+    let world = World::start().await;
+    let tokens = world.shares(9).await;
+    let Database::Postgres(url) = &world.broker.core().config.database else { panic!("it is on Postgres") };
+    // A number that the table takes and no share has.
+    let hash = HEXLOWER.encode(&tokens[3].hash());
+    let damage =
+        format!("UPDATE shared_results SET max_downloads = 5000000000 WHERE token_hash = '\\x{hash}'");
+    world.postgres.ask(url.expose(), &damage).await.unwrap();
+    let mut expected = vec![Ok(()); tokens.len()];
+    expected[3] = Err(ErrorCode::Internal);
+    assert_eq!(world.look_up_together(&tokens).await, expected);
+}
+
+#[tokio::test]
+async fn an_owner_whose_presence_cannot_be_read_fails_alone_among_those_that_are_asked_for_together() {
+    let world = World::start().await;
+    let bob = world.broker.signed_in("bob").await;
+    let _socket = world.broker.online("bob", &bob).await;
+    let mut tokens = world.shares(8).await;
+    tokens.insert(5, world.publish_by(&bob).await.2);
+    let keys: Vec<String> = world.redis.ask(&["KEYS", "faults:b:*:u:bob"]).await.unwrap();
+    let _: String = world.redis.ask(&["SET", &keys[0], "no hash"]).await.unwrap();
+    let mut expected = vec![Ok(()); tokens.len()];
+    expected[5] = Err(ErrorCode::Internal);
+    assert_eq!(world.look_up_together(&tokens).await, expected);
+}
+
+#[tokio::test]
+async fn a_store_that_stalls_is_asked_once_for_all_that_are_looked_up_together() {
+    let world = World::start().await;
+    let tokens = world.shares(32).await;
+    world.postgres.pause().unwrap();
+    let started = Instant::now();
+    assert_eq!(world.look_up_together(&tokens).await, [Err(ErrorCode::Unavailable); 32]);
+    // Asked again in halves it would be 63 times.
+    assert!(started.elapsed() < 20 * BACKEND, "refused only after {:?}", started.elapsed());
+    world.postgres.resume().unwrap();
+    world.redis.pause().unwrap();
+    let started = Instant::now();
+    assert_eq!(world.look_up_together(&tokens).await, [Err(ErrorCode::Unavailable); 32]);
+    assert!(started.elapsed() < 20 * BACKEND, "refused only after {:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use culvert_broker_api::live::memory::MemoryLive;
-use culvert_broker_api::live::{Event, Live};
+use culvert_broker_api::live::{Event, Live, LiveError};
 use culvert_relay::admission::Revoked;
 use culvert_relay::bus::redis::control::Control;
 use culvert_service_kit::Clock;
@@ -74,7 +74,7 @@ async fn a_redis_that_was_away_is_heard_again_and_says_that_something_was_missed
         server.kill().await.unwrap();
         let live = stage.first();
         eventually("a dead redis answers", async || live.check().await.is_err().then_some(())).await;
-        assert!(live.presences("alice").await.is_err());
+        assert!(matches!(live.presences("alice").await, Err(LiveError::Unavailable(_))));
         stage.server.as_mut().unwrap().start_again().await.unwrap();
         for ear in &mut stage.ears {
             assert_eq!(heard(ear).await, Event::Missed);
@@ -92,11 +92,32 @@ async fn a_redis_that_hangs_costs_its_time_and_no_more() {
         stage.first().check().await.unwrap();
         stage.server.as_ref().unwrap().pause().unwrap();
         let began = std::time::Instant::now();
-        assert!(stage.first().presences("alice").await.is_err());
+        assert!(matches!(stage.first().presences("alice").await, Err(LiveError::Unavailable(_))));
         assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
         stage.server.as_ref().unwrap().resume().unwrap();
         let live = stage.first();
         eventually("redis does not come back", async || live.check().await.ok()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_holds_something_else_is_told_from_a_redis_that_is_away() {
+    within(async {
+        let stage = Stage::redis().await;
+        let live = stage.first();
+        live.arrive(&presence("alice", 1, 9), TTL, stage.now()).await.unwrap();
+        let server = stage.server.as_ref().unwrap();
+        let keys: Vec<String> = server.ask(&["KEYS", "culvert:b:*:u:alice"]).await.unwrap();
+        server.ask::<()>(&["SET", &keys[0], "no hash"]).await.unwrap();
+        assert!(matches!(live.presences("alice").await, Err(LiveError::Broken(_))));
+        server.ask::<()>(&["DEL", &keys[0]]).await.unwrap();
+        server
+            .ask::<()>(&[b"HSET".as_slice(), keys[0].as_bytes(), b"connection", b"no text: \xff"])
+            .await
+            .unwrap();
+        assert!(matches!(live.presences("alice").await, Err(LiveError::Broken(_))));
+        assert_eq!(live.presences("bob").await.unwrap(), []);
     })
     .await;
 }
