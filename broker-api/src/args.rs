@@ -74,6 +74,10 @@ pub struct Args {
     /// counts, without that info.
     #[arg(long, env = "CULVERT_BROKER_LOG", value_name = "FILTER")]
     pub log: Option<Given<String>>,
+    /// Threads that serve requests, beside those that hash passwords. With one a request costs least; more
+    /// let one replica use more cores.
+    #[arg(long, env = "CULVERT_BROKER_WORKER_THREADS", value_name = "NUMBER", default_value = "1")]
+    pub worker_threads: Given<usize>,
 
     /// Where clients connect.
     #[arg(long, env = "CULVERT_BROKER_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
@@ -161,13 +165,18 @@ pub enum Action {
     Admin(AdminCommand),
 }
 
+/// More is a mistake: a thread without a core of its own only costs.
+const MOST_WORKER_THREADS: usize = 256;
+
 /// What the arguments mean for the process rather than for the broker.
 #[derive(Debug)]
-pub struct Logs {
-    /// Shape of a line.
-    pub format: LogFormat,
-    /// Which lines.
-    pub filter: LogFilter,
+pub struct Process {
+    /// Shape of a log line.
+    pub log_format: LogFormat,
+    /// Which log lines.
+    pub log_filter: LogFilter,
+    /// Threads that serve requests.
+    pub worker_threads: usize,
 }
 
 impl Args {
@@ -177,8 +186,8 @@ impl Args {
     ///
     /// # Errors
     /// [`Problems`], each with its setting and what is accepted.
-    pub fn config(&self, mut problems: Problems) -> Result<(Config, Logs), Problems> {
-        let logs = self.logs(&mut problems);
+    pub fn config(&self, mut problems: Problems) -> Result<(Config, Process), Problems> {
+        let process = self.process(&mut problems);
         let listen = problems.read(&self.listen);
         let admin_listen = problems.read(&self.admin_listen);
         let names = problems.read_optional(&self.names).unwrap_or_default();
@@ -218,17 +227,20 @@ impl Args {
                 update_url: institution.update_url,
                 drain: drain?,
             };
-            Some((config, logs?))
+            Some((config, process?))
         })();
         problems.finish(config)
     }
 
-    fn logs(&self, problems: &mut Problems) -> Option<Logs> {
-        let format = problems.read(&self.log_format);
-        let filter = LogFilter::new(self.log.as_ref().map(Given::text))
+    fn process(&self, problems: &mut Problems) -> Option<Process> {
+        let log_format = problems.read(&self.log_format);
+        let log_filter = LogFilter::new(self.log.as_ref().map(Given::text))
             .map_err(|error| problems.push("log", error.to_string()))
             .ok();
-        Some(Logs { format: format?, filter: filter? })
+        let worker_threads = problems.read_checked(&self.worker_threads, "from 1 to 256", |number| {
+            (1..=MOST_WORKER_THREADS).contains(number)
+        });
+        Some(Process { log_format: log_format?, log_filter: log_filter?, worker_threads: worker_threads? })
     }
 
     /// Encryption, and whether somebody before the broker does it.

@@ -13,9 +13,10 @@ use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Loaded, l
 use culvert_service_kit::lifecycle::{Drained, signals};
 use culvert_service_kit::{Clock, Shutdown};
 use culvert_service_kit::{process, telemetry};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::admin::{self, AdminCommand, Office};
-use crate::args::{ALIASES, Action, Args, Logs, chain};
+use crate::args::{ALIASES, Action, Args, Process, chain};
 use crate::config::Config;
 use crate::live::Live;
 use crate::live::redis::RedisLive;
@@ -49,7 +50,7 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(Action::Openapi) = args.action {
         return print(&crate::rest::openapi_json());
     }
-    let (config, logs) = match args.config(problems) {
+    let (config, process) = match args.config(problems) {
         Ok(config) => config,
         Err(problems) => {
             let _ = writeln!(io::stderr(), "{problems}");
@@ -58,13 +59,13 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match args.action {
         Some(Action::CheckConfig) => print(&effective.to_string()),
-        Some(Action::Migrate) => run(logs, async move {
+        Some(Action::Migrate) => run(process, async move {
             migrate(&config, Some(MIGRATION)).await?;
             tracing::info!("the tables are as this version needs them");
             Ok(ExitCode::SUCCESS)
         }),
-        Some(Action::Admin(command)) => run(logs, administer(config, command)),
-        None | Some(Action::Serve | Action::Openapi) => run(logs, serve(config)),
+        Some(Action::Admin(command)) => run(process, administer(config, command)),
+        None | Some(Action::Serve | Action::Openapi) => run(process, serve(config)),
     }
 }
 
@@ -88,12 +89,12 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Starts logs and a runtime, and says what went wrong.
-fn run(logs: Logs, work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
-    if let Err(error) = telemetry::init(logs.format, logs.filter) {
+fn run(process: Process, work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    if let Err(error) = telemetry::init(process.log_format, process.log_filter) {
         let _ = writeln!(io::stderr(), "{}", chain(&error));
         return EXIT_FAILED.into();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(process.worker_threads) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "the async runtime does not start");
@@ -106,6 +107,16 @@ fn run(logs: Logs, work: impl Future<Output = anyhow::Result<ExitCode>>) -> Exit
         tracing::error!(error = chain(&*error), "stopped");
         EXIT_FAILED.into()
     })
+}
+
+/// A runtime with so many threads for everything that does not block. With one, that is the thread which calls
+/// it, so that nobody wakes another thread for a request.
+fn runtime(worker_threads: usize) -> io::Result<Runtime> {
+    let mut builder = match worker_threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(worker_threads).enable_all().build()
 }
 
 /// What an operator does at the command line, beside running brokers.
@@ -133,7 +144,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let broker = Broker::bind(config)?;
     let (listen, admin) = (broker.local_addr()?, broker.admin_addr()?);
     let admin = admin.map_or_else(|| "none".to_owned(), |address| address.to_string());
-    tracing::info!(%listen, admin, "broker listening");
+    let worker_threads = Handle::current().metrics().num_workers();
+    tracing::info!(%listen, admin, worker_threads, "broker listening");
     // The signals end with the second one; the broker ends with or without them.
     let ended: Result<Drained, OpenError> = {
         let mut broker = std::pin::pin!(broker.run(shutdown.clone()));

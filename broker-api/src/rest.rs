@@ -56,6 +56,14 @@ pub fn router(core: Arc<Core>) -> Router {
     let creating = creating().route_layer(from_fn_with_state(core.clone(), idempotency::once));
     let gated = gated().merge(creating).route_layer(from_fn_with_state(gate, gate::pass));
     let (open, _) = open().merge(gated).split_for_parts();
+    // All in one layer of axum's, from the outside in: with each request it copies every layer, and in each of
+    // them once more those within.
+    let everywhere = (CatchPanicLayer::custom(panicked), cors(&config.cors_origins));
+    let bounds = (
+        from_fn_with_state(config.timing.request, in_time),
+        from_fn_with_state(TaskTracker::new(), to_the_end),
+        DefaultBodyLimit::max(config.limits.body_bytes),
+    );
     let timed = open
         .merge(info::description(openapi_json().into()))
         .fallback(async || Problem::from(Refusal::new(ErrorCode::NotFound, "there is nothing at this path")))
@@ -63,14 +71,8 @@ pub fn router(core: Arc<Core>) -> Router {
             let refusal = Refusal::new(ErrorCode::NotFound, "there is nothing to do here with this method");
             Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, refusal)
         })
-        .layer(DefaultBodyLimit::max(config.limits.body_bytes))
-        .layer(from_fn_with_state(TaskTracker::new(), to_the_end))
-        .layer(from_fn_with_state(config.timing.request, in_time));
-    timed
-        .route(WS_PATH, any(web_socket))
-        .layer(cors(&config.cors_origins))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(core)
+        .layer((everywhere.clone(), bounds));
+    timed.merge(Router::new().route(WS_PATH, any(web_socket)).layer(everywhere)).with_state(core)
 }
 
 /// The OpenAPI 3.1 document, the same for every broker.

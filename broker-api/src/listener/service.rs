@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use hyper_util::service::TowerToHyperService;
@@ -55,7 +55,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let started = Instant::now();
         let route = Route::of(request.uri().path());
         let patience = self.patience;
-        let mut request = request.map(|body| Body::new(Box::pin(TimeoutBody::new(patience, body))));
+        let mut request = request.map(|body| match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(Box::pin(TimeoutBody::new(patience, body))),
+        });
         request.extensions_mut().insert(self.visitor);
         let router = TowerToHyperService::new(Router::clone(&self.front.load()));
         let metrics = self.metrics.clone();

@@ -1,10 +1,11 @@
 //! What handlers take from a request, refused as problems when it cannot be read.
 
+use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use culvert_broker_wire::ErrorCode;
@@ -98,6 +99,9 @@ const fn usual_page() -> u32 {
     USUAL_PAGE
 }
 
+/// Bytes of an answer that is written without moving it: a share with its grant.
+const USUAL_ANSWER: usize = 1024;
+
 /// A body in JSON, in and out.
 pub struct Json<T>(pub T);
 
@@ -119,7 +123,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        axum::Json(self.0).into_response()
+        let mut body = Vec::with_capacity(USUAL_ANSWER);
+        if let Err(error) = serde_json::to_writer(&mut body, &self.0) {
+            tracing::error!(%error, "an answer cannot be written");
+            let text = "the broker has an error of its own; its operator can see it";
+            return Problem::from(Refusal::new(ErrorCode::Internal, text)).into_response();
+        }
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(body)).into_response()
     }
 }
 

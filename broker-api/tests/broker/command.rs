@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn bad_settings_are_all_listed_and_exit_with_64() {
     let output = run(
-        &["serve", "--grant-life=soon", "--config=/nonexistent/broker.toml"],
+        &["serve", "--grant-life=soon", "--worker-threads=0", "--config=/nonexistent/broker.toml"],
         &[
             ("CULVERT_BROKER_DATABASE_URL", "mysql://x:hunter2@y/z"),
             ("HEARTBEAT_TIMEOUT_SECONDS", "1"),
@@ -43,6 +43,7 @@ fn bad_settings_are_all_listed_and_exit_with_64() {
     for part in [
         "config: /nonexistent/broker.toml: No such file",
         "grant-life (--grant-life): `soon` is not a duration",
+        "worker-threads (--worker-threads): is 0 and must be from 1 to 256",
         "database-url: does not begin with postgres://",
         "data-keys: holds something else than keys of 32 bytes",
         "tls-certificate: and tls-key are required",
@@ -52,6 +53,20 @@ fn bad_settings_are_all_listed_and_exit_with_64() {
         assert!(problems.contains(part), "{part} not in\n{problems}");
     }
     assert!(!problems.contains("hunter2"), "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_has_one_worker_thread_unless_it_is_told_otherwise() {
+    for (given, has) in [(&[][..], 1), (&["--worker-threads=3"], 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan::new("broker", binary()).args(["serve", "--plain-text", "--listen=127.0.0.1:0"]);
+        let plan = plan.args(["--admin-listen=none", "--database-file=broker.db"]).args(given);
+        let mut broker = plan.current_dir(folder.path()).start().unwrap();
+        let says = format!("worker_threads={has}");
+        broker.line(DEADLINE, |line| line.contains(&says).then_some(())).await.unwrap();
+        broker.signal(Signal::TERM).unwrap();
+        broker.succeeds(DEADLINE).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,16 @@
 //! By the password of an account, and how often it may be guessed at.
 
+use std::cell::Cell;
+
 use culvert_broker_api::identity::log_in_account;
+use culvert_broker_api::live::Rate;
 use culvert_broker_api::store::{Outcome, Status};
 use culvert_broker_wire::ErrorCode;
 use culvert_broker_wire::login::{AccountLogin, Password};
+use futures_util::future::join_all;
 
 use super::*;
+use crate::common::until;
 
 #[tokio::test]
 async fn an_account_logs_in_is_known_and_logs_out() {
@@ -105,6 +110,37 @@ async fn logins_that_are_right_are_not_guesses() {
     for _ in 0..12 {
         log_in(&broker, "alice", PASSWORD).await.expect(200);
     }
+}
+
+/// All of the broker is on the one thread of this test, as it is in a process with one worker thread.
+#[tokio::test]
+async fn passwords_that_are_hashed_hold_up_no_look_up() {
+    const LOGINS: usize = 20;
+    let many = Rate { per_second: 100.0, burst: 100 };
+    let (broker, _) = broker_with(|config| {
+        let limits = &mut config.limits;
+        (limits.guesses_per_source, limits.guesses_per_user, limits.guesses) = (many, many, many);
+        limits.hashes_at_once = 1;
+    })
+    .await;
+    account(&broker, "alice").await;
+    let session = token(&log_in(&broker, "alice", PASSWORD).await);
+    let share = json!({"result_id": "r", "title": "t", "created_at": "2025-10-03T12:00:00Z",
+        "access_policy": {"type": "public"}});
+    let share = broker.ask(Request::post("/api/shares", &share).by(&session)).await.expect(201);
+    let path = format!("/api/shares/{}", share["token"].as_str().unwrap());
+    let logged_in = Cell::new(0);
+    let logins = (0..LOGINS).map(async |_| {
+        log_in(&broker, "alice", PASSWORD).await.expect(200);
+        logged_in.set(logged_in.get() + 1);
+    });
+    let look_up = async {
+        until("a password is hashed", async || logged_in.get() > 0).await;
+        broker.ask(Request::get(&path)).await.expect(200);
+        logged_in.get()
+    };
+    let (_, meanwhile) = tokio::join!(join_all(logins), look_up);
+    assert!(meanwhile < LOGINS, "the look-up waited for all of them");
 }
 
 #[tokio::test]
