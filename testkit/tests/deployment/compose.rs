@@ -226,3 +226,56 @@ fn the_images_hold_a_program_and_no_user_of_the_system() {
     assert!(settings("docs/configuration.md").len() > 50, "the tables are read");
     assert!(Path::new(&file("deploy/build-static.sh")).exists());
 }
+
+/// Whether a pattern of `.dockerignore`, taken apart at its slashes, names this path or a folder that it is in.
+fn ignores(pattern: &[&str], path: &[&str]) -> bool {
+    match pattern.split_first() {
+        None => true,
+        Some((&"**", rest)) => (0..=path.len()).any(|skipped| ignores(rest, &path[skipped..])),
+        Some((&first, rest)) => path
+            .split_first()
+            .is_some_and(|(&name, below)| (first == "*" || first == name) && ignores(rest, below)),
+    }
+}
+
+/// Every file under a folder, by its path in the repository.
+fn files(folder: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(file(folder)).unwrap().map(Result::unwrap) {
+        let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_build_of_the_images_is_given_every_source() {
+    let patterns = text("deploy/Dockerfile.dockerignore");
+    let patterns = patterns.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (given, kept): (Vec<&str>, Vec<&str>) = patterns.partition(|pattern| pattern.starts_with('!'));
+    assert_eq!(kept.first(), Some(&"*"), "only what is named is given");
+    let mut sources = Vec::new();
+    let workspace = text("Cargo.toml");
+    let members = workspace.split_once("members = [").unwrap().1.split_once(']').unwrap().0;
+    for member in members.split(',').map(|member| member.trim().trim_matches('"')) {
+        if !member.is_empty() {
+            assert!(given.contains(&format!("!{member}").as_str()), "{member} is not given");
+            files(&format!("{member}/src"), &mut sources);
+        }
+    }
+    assert!(sources.len() > 300, "the sources are found");
+    for source in &sources {
+        let path: Vec<&str> = source.split('/').collect();
+        for pattern in &kept[1..] {
+            let pattern: Vec<&str> = pattern.split('/').collect();
+            assert!(!ignores(&pattern, &path), "{source} is kept from the build by {}", pattern.join("/"));
+        }
+    }
+    // What cargo made, by whom ever it was run.
+    for made in ["wire/target", "wire/fuzz/target"] {
+        let made: Vec<&str> = made.split('/').collect();
+        assert!(kept[1..].iter().any(|pattern| ignores(&pattern.split('/').collect::<Vec<_>>(), &made)));
+    }
+}
