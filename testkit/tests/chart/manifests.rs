@@ -322,6 +322,10 @@ fn the_migrations_before_an_upgrade_need_nothing_that_comes_with_it() {
             let account = text(pod, "/serviceAccountName");
             assert!(!made.contains(account), "{}: {account} comes with the release", case.name);
             assert_eq!(text(pod, "/restartPolicy"), "Never", "{}", case.name);
+            // The job's deadline takes the log with it: the pod has ended by then, and has it.
+            let seconds = |of: &Value, key: &str| of[key].as_u64().unwrap();
+            let ends = seconds(pod, "activeDeadlineSeconds") + seconds(pod, "terminationGracePeriodSeconds");
+            assert!(ends < seconds(&hook["spec"], "activeDeadlineSeconds"), "{}: after {ends} s", case.name);
             assert_eq!(pod["containers"][0]["args"], serde_json::json!(["migrate"]), "{}", case.name);
             seen += 1;
         }
