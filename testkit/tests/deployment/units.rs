@@ -72,3 +72,13 @@ fn the_units_wait_for_the_drain_and_name_settings_that_exist() {
         }
     }
 }
+
+#[test]
+fn a_relay_without_redis_loses_nothing_but_its_password() {
+    // Empty directives take back everything that the unit hands over.
+    let drop_in = text("deploy/systemd/without-redis.conf");
+    assert!(drop_in.ends_with("[Service]\nLoadCredential=\nEnvironment=\n"));
+    for directive in ["LoadCredential", "Environment"] {
+        assert!(value("culvert-relay", directive).contains("redis-password"), "{directive}");
+    }
+}
