@@ -20,9 +20,10 @@ const SIZES: [usize; 2] = [16 << 10, 64];
 /// The relay's bytes a second and core, as parts of those of the loop and of haproxy with TLS.
 const TARGETS: (f64, f64) = (0.75, 0.70);
 /// All that forward, in the order of the table.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Copier(64),
     Kind::Copier(16),
+    Kind::Masker(64),
     Kind::Haproxy(Security::Clear),
     Kind::Relay(Security::Clear),
     Kind::Haproxy(Security::Tls),
@@ -43,7 +44,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         };
         for kind in KINDS {
             println!(
-                "{payload:>7} {:<14} {:>13.0} {:>12.2} {:>13.2} {:>10.0} %",
+                "{payload:>7} {:<15} {:>12.0} {:>12.2} {:>13.2} {:>10.0} %",
                 kind.name(),
                 of(kind, &Stretch::rate),
                 of(kind, &Stretch::micros),
@@ -54,11 +55,12 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         let part = |of_kind: Kind, beside: Kind| of(beside, &Stretch::micros) / of(of_kind, &Stretch::micros);
         let beside = |copier| part(Kind::Relay(Security::Clear), copier);
         let clear = beside(Kind::Copier(64)).min(beside(Kind::Copier(16)));
+        let masked = beside(Kind::Masker(64));
         let tls = part(Kind::Relay(Security::Tls), Kind::Haproxy(Security::Tls));
         let tcp = part(Kind::Relay(Security::Clear), Kind::Haproxy(Security::Clear));
         println!(
-            "{payload:>7} the relay forwards {clear:.2} of the fastest loop's bytes per second of CPU and {tcp:.2} of \
-             haproxy's; with TLS {tls:.2} of haproxy's"
+            "{payload:>7} the relay forwards {clear:.2} of the fastest loop's bytes per second of CPU, {masked:.2} of \
+             those of the one that masks and {tcp:.2} of haproxy's; with TLS {tls:.2} of haproxy's"
         );
         if payload == SIZES[0] {
             let what = "16 KiB, clear, bytes beside a copying loop".to_owned();

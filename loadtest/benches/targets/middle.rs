@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     Haproxy(Security),
     /// The loop of [`crate::copier`], reading at most so many KiB at once.
     Copier(u16),
+    /// The same, applying a mask to all that it copies.
+    Masker(u16),
 }
 
 /// What all of them need.
@@ -112,6 +114,7 @@ impl Kind {
             Kind::Haproxy(Security::Tls) => "haproxy, TLS",
             Kind::Copier(16) => "loop, 16 KiB",
             Kind::Copier(_) => "loop, 64 KiB",
+            Kind::Masker(_) => "loop that masks",
         }
     }
 }
@@ -134,14 +137,15 @@ impl Surroundings {
         let running = match kind {
             Kind::Relay(security) => self.relay(security, settings).await?,
             Kind::Haproxy(security) => self.haproxy(security).await?,
-            Kind::Copier(kib) => {
+            Kind::Copier(kib) | Kind::Masker(kib) => {
                 let (listener, addr) = stitched().await?;
                 let files = TempDir::new()?;
                 let program = std::env::current_exe()?;
                 let plan = Plan::new("the copying loop", program)
                     .args(["copy", "--listen", &addr.to_string()])
                     .args(["--to", &listener.local_addr()?.to_string()])
-                    .args(["--buffer", &(usize::from(kib) << 10).to_string()]);
+                    .args(["--buffer", &(usize::from(kib) << 10).to_string()])
+                    .args(matches!(kind, Kind::Masker(_)).then_some("--mask"));
                 let process = started(plan, addr, &listener).await?;
                 Running::Stitched { process, addr, listener, tls: None, _files: files }
             }
