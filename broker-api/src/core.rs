@@ -109,6 +109,11 @@ impl Refusal {
         Self::new(ErrorCode::Unavailable, "the broker cannot reach one of its stores; try again soon")
             .after(Duration::from_secs(2))
     }
+
+    /// Something failed that nobody outside caused or can mend. Whoever gives this logs what it was.
+    pub fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+    }
 }
 
 /// What a caller would handle apart (conflicts, sizes) is turned into its own refusal before this.
@@ -130,7 +135,7 @@ impl From<StoreError> for Refusal {
             }
             StoreError::Broken(source) => {
                 tracing::error!(error = %source, "the database does something unexpected");
-                Self::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+                Self::internal()
             }
         }
     }
@@ -145,7 +150,7 @@ impl From<LiveError> for Refusal {
             }
             LiveError::Broken(_) => {
                 tracing::error!(%error, "a key of Redis is not this broker's");
-                Self::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+                Self::internal()
             }
         }
     }

@@ -146,8 +146,7 @@ async fn in_time(State(limit): State<Duration>, request: Request, next: Next) ->
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("?"), "a request ended in a panic");
-    let text = "the broker has an error of its own; its operator can see it";
-    Problem::from(Refusal::new(ErrorCode::Internal, text)).into_response()
+    Problem::from(Refusal::internal()).into_response()
 }
 
 /// The pages of these origins may call; nobody's by default.

@@ -103,7 +103,7 @@ async fn written(core: &Core, caller: &Caller, api_key: &str, did: &str) -> Resu
 fn new_secret(core: &Core, api_key: &str) -> Result<(String, ApiSecret), Refusal> {
     identity::new_api_secret(&core.sealer, api_key, core.now()).map_err(|error| {
         tracing::error!(%error, "an API secret cannot be sealed");
-        Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+        Refusal::internal()
     })
 }
 

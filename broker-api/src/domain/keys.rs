@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use bytes::Bytes;
+use culvert_broker_wire::Timestamp;
 use culvert_broker_wire::grant::{GRANT_TYPE, GrantClaims};
-use culvert_broker_wire::{ErrorCode, Timestamp};
 use culvert_service_kit::Clock;
 use culvert_wire::ticket::{TICKET_TYPE, TicketClaims};
 use data_encoding::BASE64URL_NOPAD;
@@ -147,7 +147,7 @@ impl SigningKeys {
         let key = key.ok_or_else(Refusal::unavailable)?;
         let claims = serde_json::to_vec(claims).map_err(|error| {
             tracing::error!(%error, "claims cannot be written");
-            Refusal::new(ErrorCode::Internal, "the broker has an error of its own")
+            Refusal::internal()
         })?;
         let mut token = header(key).clone();
         BASE64URL_NOPAD.encode_append(&claims, &mut token);

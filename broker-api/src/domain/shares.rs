@@ -192,7 +192,7 @@ fn token_context(hash: &[u8; 32]) -> String {
 fn seal(core: &Core, token: &ShareToken) -> Result<Vec<u8>, Refusal> {
     core.sealer.seal(&token_context(&token.hash()), token.as_str().as_bytes()).map_err(|error| {
         tracing::error!(%error, "a share token cannot be sealed");
-        Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+        Refusal::internal()
     })
 }
 

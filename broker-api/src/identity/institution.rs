@@ -90,7 +90,7 @@ impl Institution {
         let key = key(&login_id);
         let sealed = core.sealer.seal(&key, &started.state.serialize()).map_err(|error| {
             tracing::error!(%error, "a login cannot be kept");
-            Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+            Refusal::internal()
         })?;
         core.live.keep(&key, &sealed, CHALLENGE_TTL).await?;
         let credential_response = BASE64URL_NOPAD.encode(&started.message.serialize());

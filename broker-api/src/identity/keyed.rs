@@ -200,7 +200,7 @@ fn is_signed(
     for secret in &credential.secrets {
         let opened = core.sealer.open(&secret_context(api_key), &secret.sealed).map_err(|error| {
             tracing::error!(%error, api_key, "an API secret cannot be read; is its data key still configured?");
-            Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+            Refusal::internal()
         })?;
         let Ok(secret) = std::str::from_utf8(&opened) else { continue };
         if verify_signature(secret, timestamp, email, api_key, body, signature) {

@@ -28,7 +28,7 @@ pub struct HashError;
 impl From<HashError> for Refusal {
     fn from(error: HashError) -> Self {
         tracing::error!(%error, "passwords cannot be checked");
-        Self::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+        Self::internal()
     }
 }
 

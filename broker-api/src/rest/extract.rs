@@ -126,8 +126,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
         let mut body = Vec::with_capacity(USUAL_ANSWER);
         if let Err(error) = serde_json::to_writer(&mut body, &self.0) {
             tracing::error!(%error, "an answer cannot be written");
-            let text = "the broker has an error of its own; its operator can see it";
-            return Problem::from(Refusal::new(ErrorCode::Internal, text)).into_response();
+            return Problem::from(Refusal::internal()).into_response();
         }
         ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(body)).into_response()
     }

@@ -134,5 +134,5 @@ fn context(user: &str, key: &str) -> String {
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
     tracing::error!(error, "the answer to a request that may be repeated cannot be sealed or opened");
-    Refusal::new(ErrorCode::Internal, "the broker has an error of its own; its operator can see it")
+    Refusal::internal()
 }
