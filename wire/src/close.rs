@@ -61,6 +61,8 @@ closes! {
     Fenced = 4006, "fenced", "this node lost its place in the cluster; connect again";
     /// A defect in the relay.
     Internal = 4007, "internal", "the relay had an internal error; connect again";
+    /// The node has never had some of the keys that tickets are checked with, and the ticket may be by one of those.
+    NoKeys = 4008, "no_keys", "this node has not got all keys yet that tickets are checked with; connect again";
     /// Bytes that are no frame, or a frame that is not allowed at this point.
     Protocol = 4500, "protocol", "the peer sent something that protocol v1 does not allow at this point";
     /// A message larger than a frame can be.
@@ -116,6 +118,7 @@ mod tests {
     #[test]
     fn the_range_says_who_may_come_back() {
         assert!(Close::Drained.may_reconnect());
+        assert!(Close::NoKeys.may_reconnect(), "another node has them, or this one will");
         assert!(!Close::TicketExpired.may_reconnect());
         assert!(Close::code_may_reconnect(1006), "a connection that just died");
         assert!(Close::code_may_reconnect(4242), "an unknown code of the reconnect range");

@@ -99,6 +99,11 @@ impl KeySet {
         self.keys.store(Arc::new(keys));
         Ok(count)
     }
+
+    /// Whether it was never fetched: no fetch leaves it empty.
+    fn is_missing(&self) -> bool {
+        self.keys.load().is_empty()
+    }
 }
 
 impl TicketKeys {
@@ -154,7 +159,8 @@ impl TicketKeys {
     /// Checks a ticket's signature, type, audience and times, but not whom it is bound to.
     ///
     /// # Errors
-    /// [`Close::TicketInvalid`] or [`Close::TicketExpired`].
+    /// [`Close::TicketInvalid`] or [`Close::TicketExpired`]; [`Close::NoKeys`] where a key that was never fetched
+    /// may have signed it.
     pub fn verify(&self, ticket: &str, now: u64) -> Result<TicketClaims, Close> {
         let id = key_id(ticket, TICKET_TYPE).ok_or(Close::TicketInvalid)?;
         let signed = |keys: &[TicketKey]| {
@@ -163,7 +169,10 @@ impl TicketKeys {
         };
         let claims: TicketClaims = signed(&self.in_files.load())
             .or_else(|| self.sets.iter().find_map(|set| signed(&set.keys.load())))
-            .ok_or(Close::TicketInvalid)?;
+            .ok_or_else(|| match self.sets.iter().any(KeySet::is_missing) {
+                true => Close::NoKeys,
+                false => Close::TicketInvalid,
+            })?;
         if claims.exp <= now {
             return Err(Close::TicketExpired);
         }
