@@ -3,6 +3,7 @@
 //! The numbers are those of the whole process, read from the kernel when they are asked for. Where there is
 //! no `/proc`, those from it stay 0.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -58,7 +59,7 @@ impl Metrics {
             // The listing itself is one of them.
             self.open_files.set(float(files.count().saturating_sub(1) as u64));
         }
-        if let Some(started) = started() {
+        if let Some(started) = *STARTED {
             self.started.set(started);
         }
     }
@@ -70,6 +71,9 @@ fn resident() -> Option<u64> {
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
+
+/// Reckoned once: the two clocks never say quite the same, and whoever counts restarts takes every difference for one.
+static STARTED: LazyLock<Option<f64>> = LazyLock::new(started);
 
 /// Seconds since 1970 at which the process began: field 22 of stat, in clock ticks since the system's start
 /// (proc_pid_stat(5)).
@@ -129,6 +133,7 @@ mod tests {
         assert!(moved[2] > 25.0, "open files: {before:?} {after:?}");
         assert!(after[3] >= after[2], "most open files: {after:?}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        assert_eq!(after[4].to_bits(), before[4].to_bits(), "the process began once: {before:?} {after:?}");
         assert!(after[4] <= now + 1.0 && after[4] > now - 3600.0, "started {} before {now}", after[4]);
     }
 }

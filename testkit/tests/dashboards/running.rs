@@ -230,5 +230,8 @@ async fn every_panel_and_every_recorded_series_has_data_on_a_running_cluster() {
         prometheus.alerts().await.unwrap().iter().any(|alert| alert == "CulvertRelayDown")
     })
     .await;
+    // Nobody started twice.
+    assert_eq!(prometheus.query("max(changes(process_start_time_seconds[5m]))").await.unwrap(), [0.0]);
+    assert!(!prometheus.alerts().await.unwrap().contains(&"CulvertRestarting".to_owned()));
     drop((a, b, brokers));
 }
