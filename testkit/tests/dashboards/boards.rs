@@ -55,7 +55,8 @@ fn is_row(panel: &Value) -> bool {
     panel["type"] == "row"
 }
 
-fn variables(board: &Value) -> Vec<&Value> {
+/// What may be chosen on top of it.
+pub(crate) fn variables(board: &Value) -> Vec<&Value> {
     board["templating"]["list"].as_array().unwrap().iter().collect()
 }
 
@@ -112,6 +113,11 @@ fn every_query_goes_to_the_chosen_prometheus_and_instances() {
         assert_eq!(names, ["datasource", "namespace", "job", "instance", "manual"], "{}", board["title"]);
         let datasource = variables(&board)[0];
         assert_eq!((&datasource["type"], &datasource["query"]), (&"datasource".into(), &"prometheus".into()));
+        // Whoever chooses nothing sees what is on offer, and no other target of the same Prometheus.
+        let job = variables(&board)[2];
+        let offered = selectors(job["definition"].as_str().unwrap()).remove(0).matchers;
+        let all = ("job".to_owned(), "=~".to_owned(), job["allValue"].as_str().unwrap().to_owned());
+        assert!(offered.contains(&all), "{}: all jobs are {all:?}", board["title"]);
         for panel in panels(&board).iter().filter(|panel| !is_row(panel)) {
             let targets = panel["targets"].as_array().unwrap().iter();
             for place_of_source in once(panel).chain(targets) {

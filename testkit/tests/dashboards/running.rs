@@ -15,7 +15,7 @@ use culvert_testkit::relay::{RelayCluster, RelayClusterPlan, RelayProcess};
 use culvert_testkit::{HelloOptions, Identity, RawOptions, RawPeer};
 use culvert_wire::{Class, ConnId, Frame, Handle, TopicId};
 use futures_util::{SinkExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, timeout};
@@ -136,11 +136,13 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A dashboard's query as Grafana would ask it.
-fn substituted(query: &str) -> String {
+/// A dashboard's query as Grafana would ask it, of all that may be chosen.
+fn substituted(board: &Value, query: &str) -> String {
     let mut query = query.replace("$__rate_interval", "1m");
-    for variable in ["$namespace", "$job", "$instance"] {
-        query = query.replace(variable, ".*");
+    for variable in boards::variables(board) {
+        if let Some(all) = variable["allValue"].as_str() {
+            query = query.replace(&format!("${}", variable["name"].as_str().unwrap()), all);
+        }
     }
     assert!(!query.contains('$'), "{query} has a variable that nobody sets");
     query
@@ -150,7 +152,8 @@ fn substituted(query: &str) -> String {
 fn questions() -> Vec<(String, String)> {
     let mut all: Vec<_> = alerts::records().into_iter().map(|name| (name.clone(), name)).collect();
     for board in boards::all() {
-        all.extend(boards::queries(&board).into_iter().map(|(place, query)| (place, substituted(&query))));
+        let queries = boards::queries(&board).into_iter();
+        all.extend(queries.map(|(place, query)| (place, substituted(&board, &query))));
     }
     all
 }
