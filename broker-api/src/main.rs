@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// A request is some hundred small allocations: 8 % less CPU for each than with the C library's, for 1 KiB more
+/// A request is some hundred small allocations: 8 % less CPU for each than with the C library's, for 2 KiB more
 /// for each idle connection (`docs/performance.md`).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
