@@ -5,6 +5,7 @@
 //! panics while the process runs.
 
 mod output;
+mod ports;
 mod program;
 mod resources;
 
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 pub use output::{Line, Output, Source};
+pub use ports::free_port;
 pub use program::Program;
 pub use resources::{Resources, Thread, resources, threads};
 pub use rustix::process::Signal;
@@ -275,23 +277,6 @@ pub async fn peak_resident(pid: u32) -> u64 {
             Err(_) => return peak,
         }
     }
-}
-
-/// A port of 127.0.0.1 that is free now, from below the range that outgoing connections are given, so
-/// that no connection of a parallel test takes it before its owner binds it.
-///
-/// # Errors
-/// 100 tries found none.
-pub fn free_port() -> Result<u16> {
-    let mut random = [0; 2];
-    for _ in 0..100 {
-        aws_lc_rs::rand::fill(&mut random).context("no random bytes")?;
-        let port = 10_000 + u16::from_be_bytes(random) % 22_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port between 10000 and 32000")
 }
 
 /// Lets this process open so many files and sockets beside the usual ones.

@@ -89,10 +89,3 @@ async fn the_callers_proxy_settings_do_not_leak_into_it() {
     let proxies: Vec<&str> = text.lines().filter(|l| l.to_ascii_lowercase().contains("_proxy=")).collect();
     assert_eq!(proxies, ["HTTPS_PROXY=http://stated"]);
 }
-
-#[test]
-fn a_free_port_is_outside_the_range_of_outgoing_connections() {
-    for _ in 0..50 {
-        assert!((10_000..32_000).contains(&free_port().unwrap()));
-    }
-}

@@ -42,8 +42,8 @@ impl Mitmproxy {
         if let Some(credentials) = &credentials {
             plan = plan.args(["--proxyauth", &format!("{}:{}", credentials.user, credentials.password)]);
         }
-        let mut process = plan.start()?;
-        process.answers(([127, 0, 0, 1], port).into(), READY).await?;
+        let process = plan.start()?;
+        process.line(READY, |line| line.contains("listening at").then_some(())).await?;
         Ok(Self { port, credentials, folder, process })
     }
 
