@@ -1,11 +1,14 @@
 //! Who the commands are at which broker: the last login, unless something else is typed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use culvert_client::broker::{
-    BrokerApi, BrokerUrl, ErrorCode, Login, Logins, SyncClient, SyncClientBuilder, SyncError,
+    BrokerApi, BrokerUrl, Credentials, ErrorCode, Login, Logins, SyncClient, SyncClientBuilder, SyncError,
 };
+use culvert_client::options::TicketSource;
+use culvert_wire::{PeerId, TopicId};
 
 use crate::broker_args::BrokerArgs;
 use crate::failure::Code;
@@ -17,10 +20,9 @@ const RENEW: Duration = Duration::from_secs(3600);
 const ANSWER: Duration = Duration::from_secs(20);
 
 impl BrokerArgs {
-    /// The login that these arguments mean. One that ends soon is renewed with this machine's key, which
-    /// `culvert login` has bound to the user.
+    /// The login that these arguments mean. One that ends soon is renewed.
     pub(crate) async fn login(&self) -> Result<Login> {
-        let mut logins = Logins::in_folder(folders::data()?)?;
+        let logins = Logins::in_folder(folders::data()?)?;
         let login = match (&self.broker, &self.user) {
             (Some(broker), Some(user)) => logins.find(broker, user),
             (None, None) => logins.current(),
@@ -31,18 +33,17 @@ impl BrokerArgs {
         };
         let login =
             login.context("nobody is logged in there: run culvert login --broker URL --user NAME first");
-        let login = login.map_err(|error| Code::Usage.with(error))?;
-        let login = login.clone();
-        if !login.ends_within(RENEW) {
-            return Ok(login);
-        }
-        let options = self.network.options()?;
-        let api = BrokerApi::new(login.broker()?, &options, self.allow_plain_text, ANSWER).await;
-        let api = api.map_err(|error| Code::Usage.with(error))?;
-        match api.login_device(&login.user_id, &id::identity()?).await {
+        let login = login.map_err(|error| Code::Usage.with(error))?.clone();
+        if login.ends_within(RENEW) { self.renew(login).await } else { Ok(login) }
+    }
+
+    /// Logs in anew with this machine's key, which `culvert login` has bound to the user.
+    async fn renew(&self, login: Login) -> Result<Login> {
+        let renewed = self.api(&login).await?.login_device(&login.user_id, &id::identity()?).await;
+        match renewed {
             Ok(renewed) => {
                 let renewed = Login { broker_key: login.broker_key, ..renewed };
-                logins.keep(renewed.clone())?;
+                Logins::in_folder(folders::data()?)?.renew(renewed.clone())?;
                 Ok(renewed)
             }
             Err(error) if login.is_over() => {
@@ -57,10 +58,38 @@ impl BrokerArgs {
         }
     }
 
-    /// A client of that login, to be added to.
+    async fn api(&self, login: &Login) -> Result<BrokerApi> {
+        let options = self.network.options()?;
+        let api = BrokerApi::new(login.broker()?, &options, self.allow_plain_text, ANSWER).await;
+        api.map_err(|error| Code::Usage.with(error))
+    }
+
+    /// Tickets with which a key of that login's user may be in one topic. The login is renewed as often as that
+    /// takes: who waits at a relay does so for longer than a session lasts.
+    pub(crate) fn tickets(&self, login: &Login, peer: PeerId, topic: TopicId) -> Result<TicketSource> {
+        let (broker, user) = (Some(login.broker()?), Some(login.user_id.clone()));
+        let args = Arc::new(Self { broker, user, ..self.clone() });
+        Ok(Arc::new(move || {
+            let args = Arc::clone(&args);
+            Box::pin(async move {
+                let login = args.login().await?;
+                let api = args.api(&login).await?;
+                match api.relay_ticket(&login, peer, vec![topic]).await {
+                    // It was ended before its time.
+                    Err(error) if error.code() == Some(ErrorCode::AuthRequired) => {
+                        Ok(api.relay_ticket(&args.renew(login).await?, peer, vec![topic]).await?)
+                    }
+                    given => Ok(given?),
+                }
+            })
+        }))
+    }
+
+    /// A client of that login, to be added to. It shows this machine's key whenever it connects, because a session
+    /// may end while a command lasts.
     pub(crate) fn builder(&self, login: &Login) -> Result<SyncClientBuilder> {
         Ok(SyncClient::builder(&login.broker_url, &login.user_id)
-            .credentials(login.credentials())
+            .credentials(Credentials::Device(id::identity()?))
             .network(self.network.options()?)
             .allow_plain_text(self.allow_plain_text)
             .folder(folders::data()?.join("broker"))
@@ -69,9 +98,13 @@ impl BrokerArgs {
 
     /// A client that is connected.
     pub(crate) async fn connect(&self) -> Result<SyncClient> {
-        let login = self.login().await?;
+        self.connect_as(&self.login().await?).await
+    }
+
+    /// The same of a login that is known already.
+    pub(crate) async fn connect_as(&self, login: &Login) -> Result<SyncClient> {
         let broker = login.broker()?;
-        self.builder(&login)?.connect().await.map_err(|error| failed(error, &broker))
+        self.builder(login)?.connect().await.map_err(|error| failed(error, &broker))
     }
 }
 

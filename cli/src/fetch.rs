@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use culvert_client::broker::handover::{self, HandoverError};
-use culvert_client::broker::{BrokerEvent, RelayAddress, SharedResultInfo, SyncClient};
+use culvert_client::broker::{BrokerEvent, Login, RelayAddress, SharedResultInfo, SyncClient};
 use culvert_client::transfer::{Progress, ReceiveError, ReceiveOptions, Received, receive};
 use culvert_client::{Connection, Identity, PeerPolicy, RelayOptions};
 use serde_json::json;
@@ -40,12 +40,17 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 pub(crate) async fn run(args: FetchArgs, interrupt: Interrupt) -> Result<()> {
     let report = Report::new(args.json);
     let cancelled = interrupt.token();
-    let client = tokio::select! {
-        client = args.broker.connect() => Arc::new(client?),
+    let connected = async {
+        let login = args.broker.login().await?;
+        Ok::<_, anyhow::Error>((args.broker.connect_as(&login).await?, login))
+    };
+    let (client, login) = tokio::select! {
+        connected = connected => connected?,
         () = cancelled.cancelled() => return Err(interrupted()),
     };
     let fetch = Fetch {
         args: &args,
+        login: &login,
         client: &client,
         identity: id::identity()?,
         report: &report,
@@ -69,7 +74,8 @@ pub(crate) async fn run(args: FetchArgs, interrupt: Interrupt) -> Result<()> {
 
 struct Fetch<'a> {
     args: &'a FetchArgs,
-    client: &'a Arc<SyncClient>,
+    login: &'a Login,
+    client: &'a SyncClient,
     identity: Identity,
     report: &'a Report,
     cancelled: &'a CancellationToken,
@@ -187,8 +193,8 @@ impl Fetch<'_> {
         };
         let only = PeerPolicy::Only(vec![address.peer_id]);
         let identity = self.identity.clone();
-        let joined =
-            Meeting::join_for_share(&relay, address.topic, identity, only, options, self.client).await;
+        let tickets = self.args.broker.tickets(self.login, identity.peer_id(), address.topic)?;
+        let joined = Meeting::join_for_share(&relay, address.topic, identity, only, options, tickets).await;
         let mut meeting = match joined {
             Ok(meeting) => meeting,
             Err(error) => return Ok(Some(Attempt::Again(format!("The relay cannot be used ({error:#})")))),

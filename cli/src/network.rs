@@ -1,13 +1,11 @@
 //! From flags to conversations: admission, proxy and trust, and the lane that files take.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
-use culvert_client::broker::SyncClient;
 use culvert_client::dial::RelayUrl;
 use culvert_client::options::TicketSource;
 use culvert_client::relay::{LinkError, ReceiveHalf, RelayConnection, SendHalf};
@@ -64,10 +62,11 @@ impl NetworkArgs {
     }
 }
 
-/// Whether a relay turned somebody away who showed no reason to be let in.
-fn asks_for_admission(error: &anyhow::Error) -> bool {
+/// Whether a relay can do nothing with the tickets of this broker; it may be open to everybody.
+fn knows_no_ticket(error: &anyhow::Error) -> bool {
+    let known = [Close::NotAdmitted, Close::TicketInvalid, Close::TicketForeign].map(Close::code);
     let closed = error.chain().find_map(|cause| cause.downcast_ref::<LinkError>());
-    matches!(closed, Some(LinkError::Closed { code, .. }) if *code == Close::NotAdmitted.code())
+    matches!(closed, Some(LinkError::Closed { code, .. }) if known.contains(code))
 }
 
 /// Reads a ticket and notices what people confuse with it.
@@ -104,27 +103,24 @@ impl Meeting {
 
     /// Enters a topic where an owner and those who fetch from them meet. The peer's key is what counts there.
     ///
-    /// Where the relay asks for admission and none was given, the broker is asked for a ticket.
+    /// Where no admission was given, the relay is shown one of the broker's `tickets`, and tried without if it
+    /// cannot read them. In this order, because operators count whom their relays turn away.
     pub(crate) async fn join_for_share(
         relay: &RelayUrl,
         topic: TopicId,
         identity: Identity,
         peers: PeerPolicy,
         options: RelayOptions,
-        broker: &Arc<SyncClient>,
+        tickets: TicketSource,
     ) -> Result<Self> {
-        let peer = identity.peer_id();
         let options = RelayOptions { identity: Some(identity), peers, ..options };
-        let may_ask = matches!(options.admission, AdmissionSource::None);
-        match Self::enter(relay, topic.0, options.clone()).await {
-            Err(error) if may_ask && asks_for_admission(&error) => {
-                let broker = Arc::clone(broker);
-                let source: TicketSource = Arc::new(move || {
-                    let broker = Arc::clone(&broker);
-                    Box::pin(async move { Ok(broker.relay_ticket(peer, vec![topic]).await?) })
-                });
-                let admission = AdmissionSource::TicketSource(source);
-                Self::enter(relay, topic.0, RelayOptions { admission, ..options }).await
+        if !matches!(options.admission, AdmissionSource::None) {
+            return Self::enter(relay, topic.0, options).await;
+        }
+        let admission = AdmissionSource::TicketSource(tickets);
+        match Self::enter(relay, topic.0, RelayOptions { admission, ..options.clone() }).await {
+            Err(refused) if knows_no_ticket(&refused) => {
+                Self::enter(relay, topic.0, options).await.map_err(|_| refused)
             }
             entered => entered,
         }

@@ -92,7 +92,7 @@ async fn serve(
             identity,
             culvert_client::PeerPolicy::Anyone,
             options,
-            &client,
+            settings.broker.tickets(&login, peer_id, topic)?,
         );
         let meeting = tokio::select! {
             meeting = joined => meeting?,

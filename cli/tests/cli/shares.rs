@@ -56,6 +56,22 @@ async fn what_one_user_shares_another_fetches_through_the_relay_only() -> Result
     let (code, _, err) = bob.ends(["fetch", link, "--out", "late"]).await?;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("SHARE_NOT_FOUND"), "{err}");
+    assert_eq!(world.not_admitted(), 0.0, "nobody knocks without a ticket: operators are warned of that");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_that_is_open_needs_no_tickets_of_the_broker() -> Result<()> {
+    let world = World::open().await?;
+    let (alice, bob) = (world.user("alice").await?, world.user("bob").await?);
+    alice.file("shared/notes.txt", 1234)?;
+    let _serves = world.serve(&alice, &[]).await?;
+    let (code, out, err) = alice.ends(world.share(&["shared/notes.txt", "--to", "users:bob"])).await?;
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = ended(&mut world.fetch(&bob, out.trim(), &[]).start()?).await?;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(fs::read(bob.path("out/notes.txt"))?, content(1234));
+    assert_eq!(world.not_admitted(), 2.0, "each showed its ticket first");
     Ok(())
 }
 
@@ -208,6 +224,26 @@ async fn a_login_that_is_over_is_renewed_with_this_machines_key() -> Result<()> 
     let (code, _, err) = alice.ends(["shares"]).await?;
     assert_eq!(code, 0, "{err}");
     assert_ne!(session()?.session_token, first.session_token);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_owner_goes_on_serving_when_the_login_is_over() -> Result<()> {
+    let world = World::with(|config| {
+        config.timing.session = Duration::from_secs(2);
+        config.timing.ticket = Duration::from_secs(3);
+    })
+    .await?;
+    let (alice, bob) = (world.user("alice").await?, world.user("bob").await?);
+    alice.file("shared/notes.txt", 1234)?;
+    let mut serves = world.serve(&alice, &[]).await?;
+    let (code, link, err) = alice.ends(world.share(&["shared/notes.txt", "--to", "users:bob"])).await?;
+    assert_eq!(code, 0, "{err}");
+    // Longer than session and ticket last.
+    assert!(serves.wait(Duration::from_secs(5)).await.is_err(), "{}", serves.output().tail());
+    let (code, _, err) = ended(&mut world.fetch(&bob, link.trim(), &[]).start()?).await?;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(fs::read(bob.path("out/notes.txt"))?, content(1234));
     Ok(())
 }
 

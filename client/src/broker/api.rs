@@ -135,6 +135,19 @@ impl BrokerApi {
         self.http.post_for_nothing("/api/auth/logout", Some(&login.session_token)).await
     }
 
+    /// A ticket for the institution's relays, bound to a key of the login's user and to these topics.
+    ///
+    /// # Errors
+    /// The broker refuses, or cannot be asked.
+    pub async fn relay_ticket(
+        &self,
+        login: &Login,
+        peer_id: PeerId,
+        topics: Vec<TopicId>,
+    ) -> Result<String, SyncError> {
+        relay_ticket(&self.http, Some(&login.session_token), peer_id, topics).await
+    }
+
     pub(crate) fn http(&self) -> &Http {
         &self.http
     }
@@ -162,11 +175,19 @@ impl SyncClient {
     /// The broker refuses, cannot be asked, or the client has no session to ask with.
     pub async fn relay_ticket(&self, peer_id: PeerId, topics: Vec<TopicId>) -> Result<String, SyncError> {
         let session = self.bearer();
-        let body = TicketRequest { peer_id, topics };
-        let given: TicketGiven =
-            self.http().post("/api/relay-tickets", session.as_deref().map(String::as_str), &body).await?;
-        Ok(given.ticket)
+        relay_ticket(self.http(), session.as_deref().map(String::as_str), peer_id, topics).await
     }
+}
+
+async fn relay_ticket(
+    http: &Http,
+    session: Option<&str>,
+    peer_id: PeerId,
+    topics: Vec<TopicId>,
+) -> Result<String, SyncError> {
+    let given: TicketGiven =
+        http.post("/api/relay-tickets", session, &TicketRequest { peer_id, topics }).await?;
+    Ok(given.ticket)
 }
 
 /// As [`BrokerApi::verify_password`], by the proxy and trust of the environment.

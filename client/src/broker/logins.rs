@@ -98,6 +98,20 @@ impl Logins {
         files::write(&self.file, &self.logins)
     }
 
+    /// Keeps a login that was renewed, in its old place: the login that counts is the same as before. One that was
+    /// forgotten meanwhile stays forgotten. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn renew(&mut self, login: Login) -> Result<(), SyncError> {
+        let broker: BrokerUrl = login.broker_url.parse()?;
+        let Some(kept) = self.logins.iter_mut().rev().find(|kept| kept.is_of(&broker, &login.user_id)) else {
+            return Ok(());
+        };
+        *kept = login;
+        files::write(&self.file, &self.logins)
+    }
+
     /// Forgets a login. Blocks.
     ///
     /// # Errors
@@ -171,9 +185,13 @@ mod tests {
         logins.keep(login("bob", "cst_2")).unwrap();
         logins.keep(login("alice", "cst_3")).unwrap();
         let file = dir.path().join("logins.json");
+        let mut logins = Logins::in_folder(dir.path()).unwrap();
+        logins.renew(login("bob", "cst_4")).unwrap();
+        logins.renew(login("carol", "cst_5")).unwrap();
         let logins = Logins::in_folder(dir.path()).unwrap();
         let broker = "wss://broker.example/ws".parse().unwrap();
         assert_eq!(logins.find(&broker, "alice").unwrap().session_token, "cst_3");
+        assert_eq!(logins.find(&broker, "bob").unwrap().session_token, "cst_4");
         assert_eq!(logins.current().unwrap().user_id, "alice");
         assert!(logins.find(&"wss://other.example/ws".parse().unwrap(), "alice").is_none());
         assert!(matches!(logins.credentials(&broker, "carol").unwrap(), Credentials::None));

@@ -43,6 +43,23 @@ impl World {
 
     /// The same with other settings of the broker.
     pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Result<Self> {
+        Self::made(change, |tickets| AdmissionPolicy {
+            open: false,
+            access_token: None,
+            tickets: Some(tickets),
+        })
+        .await
+    }
+
+    /// The same with a relay that admits everybody and knows no tickets.
+    pub(super) async fn open() -> Result<Self> {
+        Self::made(|_| {}, |_| Embedded::config().admission).await
+    }
+
+    async fn made(
+        change: impl FnOnce(&mut Config),
+        admission: impl FnOnce(TicketPolicy) -> AdmissionPolicy,
+    ) -> Result<Self> {
         let folder = TempDir::new()?;
         let addr = (Ipv4Addr::LOCALHOST, free_port()?).into();
         let relay_port = free_port()?;
@@ -57,7 +74,6 @@ impl World {
         task.spawn(broker.run(Shutdown::new()));
         let core = tokio::time::timeout(LONG, opened.wait_for(Option::is_some)).await??.clone();
         let core = core.context("the broker is open")?;
-        // The relay admits nobody but by tickets that this broker signed.
         let (status, keys) = get(&format!("http://{addr}/.well-known/jwks.json"), &[]).await?;
         ensure!(status == 200, "no keys: {status}");
         let file = folder.path().join("jwks.json");
@@ -65,9 +81,14 @@ impl World {
         let tickets = TicketPolicy::files([file], Duration::from_secs(86_400));
         let mut config = Embedded::config();
         config.listen = (Ipv4Addr::LOCALHOST, relay_port).into();
-        config.admission = AdmissionPolicy { open: false, access_token: None, tickets: Some(tickets) };
+        config.admission = admission(tickets);
         let relay = Embedded::start(config).await?;
         Ok(Self { addr, core, relay, _folder: folder, _broker: task })
+    }
+
+    /// Peers that the relay turned away for want of an admission that it accepts.
+    pub(super) fn not_admitted(&self) -> f64 {
+        self.relay.metrics().sum("culvert_relay_closed_total", &[("close", "not_admitted")])
     }
 
     pub(super) fn broker_url(&self) -> String {
