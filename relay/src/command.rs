@@ -10,7 +10,7 @@ use std::time::Duration;
 use culvert_service_kit::Shutdown;
 use culvert_service_kit::config::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, Effective, Loaded, load};
 use culvert_service_kit::lifecycle::{Drained, signals};
-use culvert_service_kit::{process, telemetry};
+use culvert_service_kit::{memory, process, telemetry};
 
 use crate::args::{Action, Args, Logs, chain};
 use crate::config::{Config, Tls};
@@ -100,6 +100,7 @@ async fn serve(config: Config) -> ExitCode {
         tokio::select! {
             drained = &mut relay => drained,
             () = signals => relay.await,
+            never = memory::give_back_what_is_free() => match never {},
         }
     };
     match drained {

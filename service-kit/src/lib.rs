@@ -6,6 +6,7 @@
 //! - [`telemetry`]: logs as text or JSON; [`mod@metric_set`]: series declared once per crate;
 //! - [`lifecycle`]: drain and kill, readiness, signals;
 //! - [`admin`]: the port for probes and scrapes; [`process`]: what the process itself uses;
+//!   [`memory`]: giving back what it does not;
 //! - [`tls`]: certificates that are reloaded when their files change;
 //! - [`fetch`]: one document from another service;
 //! - [`proxy_protocol`]: the address of a peer behind a balancer;
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod fetch;
 pub mod lifecycle;
+pub mod memory;
 pub mod metric_set;
 pub mod process;
 pub mod proxy_protocol;
