@@ -10,6 +10,7 @@
 # Needs Rust and a C compiler. Debian packages that the tests run (squid, postgresql, ...) are installed
 # when they are missing, mitmproxy and schemathesis into the target folder, helm and kubeconform too where Go is;
 # without Go the tests of the chart are skipped, nothing else is, so what cannot be installed is a failure.
+# Where the building time goes: target/cargo-timings/cargo-timing.html.
 # Exit code: 0 all passed, 1 a test failed, 64 wrong use, 69 something needed is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -19,7 +20,7 @@ full=0
 for argument in "$@"; do
     case "$argument" in
         --full) full=1 ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "test.sh: unknown argument '$argument'; see ./test.sh --help" >&2; exit 64 ;;
     esac
 done
@@ -144,18 +145,29 @@ install_go_tool() {
     export "$variable=$program"
 }
 
+install_all() {
+    install_packages
+    install_mitmproxy
+    install_schemathesis
+    install_go_tool CULVERT_HELM helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm "$HELM_VERSION"
+    install_go_tool CULVERT_KUBECONFORM github.com/yannh/kubeconform github.com/yannh/kubeconform/cmd/kubeconform \
+        "$KUBECONFORM_VERSION"
+}
+
 command -v cargo >/dev/null || missing "cargo is missing; install Rust from https://rustup.rs"
 command -v cc >/dev/null || missing "a C compiler is missing; run: sudo apt-get install build-essential"
 start=$SECONDS
-install_packages
-install_mitmproxy
-install_schemathesis
-install_go_tool CULVERT_HELM helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm "$HELM_VERSION"
-install_go_tool CULVERT_KUBECONFORM github.com/yannh/kubeconform github.com/yannh/kubeconform/cmd/kubeconform \
-    "$KUBECONFORM_VERSION"
+# Beside the build, which is for the processor what this is for the network.
+install_all &
+installing=$!
 
 say "Building everything, once"
-cargo test --workspace --release --locked --no-run --quiet
+built_all=1
+cargo test --workspace --release --locked --no-run --quiet --timings || built_all=0
+wait "$installing"
+[ "$built_all" = 1 ] || exit 1
+# Again, for the variables: everything is there now.
+install_all >/dev/null
 export CULVERT_BIN_DIR=$target/release
 for binary in culvert culvert-relay culvert-broker-api culvert-loadtest; do
     [ -x "$CULVERT_BIN_DIR/$binary" ] || missing "the build left no $CULVERT_BIN_DIR/$binary"
