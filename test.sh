@@ -97,7 +97,8 @@ install_mitmproxy() {
         return 0
     fi
     local place=$tools/mitmproxy
-    if ! "$place/bin/mitmdump" --version 2>/dev/null | grep -qw "$MITMPROXY_VERSION"; then
+    # Not grep -q, which stops reading, at which mitmdump fails.
+    if ! "$place/bin/mitmdump" --version 2>/dev/null | grep -w "$MITMPROXY_VERSION" >/dev/null; then
         say "Installing mitmproxy $MITMPROXY_VERSION into $place"
         rm -rf "$place"
         /usr/bin/python3 -m venv "$place"
@@ -112,7 +113,7 @@ install_schemathesis() {
         return 0
     fi
     local place=$tools/schemathesis
-    if ! "$place/bin/st" --version 2>/dev/null | grep -qw "$SCHEMATHESIS_VERSION"; then
+    if ! "$place/bin/st" --version 2>/dev/null | grep -w "$SCHEMATHESIS_VERSION" >/dev/null; then
         say "Installing schemathesis $SCHEMATHESIS_VERSION into $place"
         rm -rf "$place"
         /usr/bin/python3 -m venv "$place"
