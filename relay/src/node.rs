@@ -139,13 +139,16 @@ impl Node {
         Ok(Seats { charged, _guest: guest })
     }
 
-    /// Measures what the queues hold, every second, and forgets accounts that nobody uses, every few,
-    /// until dropped.
+    /// Measures what the queues hold and frees what they no longer need, every second, and forgets accounts
+    /// that nobody uses, every few, until dropped.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         for second in 0_u64.. {
             ticks.tick().await;
             self.metrics.queued_bytes.set(self.local.budget.taken() as f64);
+            for link in self.local.links() {
+                link.outbox.give_back_room();
+            }
             if !second.is_multiple_of(SWEEP_EVERY) {
                 continue;
             }

@@ -272,6 +272,26 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Frees the room that a burst made and that nothing is in any more.
+    ///
+    /// Not done by whoever empties the queue, because under load it would be made again at once.
+    pub fn give_back_room(&self) {
+        let mut queue = self.queue.lock();
+        let Queue { own, classes, verdicts, senders, .. } = &mut *queue;
+        if own.is_empty() {
+            own.shrink_to_fit();
+        }
+        for class in classes.iter_mut().filter(|class| class.is_empty()) {
+            class.shrink_to_fit();
+        }
+        if verdicts.is_empty() {
+            verdicts.shrink_to_fit();
+        }
+        if senders.is_empty() {
+            senders.shrink_to_fit();
+        }
+    }
+
     /// Bytes of peers' frames that wait, overhead included.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {

@@ -74,6 +74,32 @@ fn many_queues_together_hold_no_more_than_the_nodes_budget() {
 }
 
 #[test]
+fn an_empty_queue_gives_back_what_a_burst_took_and_a_full_one_keeps_what_it_has() {
+    let outbox = outbox(1 << 20);
+    let room = || {
+        let queue = outbox.queue.lock();
+        let deques = queue.own.capacity() + queue.classes.iter().map(VecDeque::capacity).sum::<usize>();
+        deques + queue.senders.capacity() + queue.verdicts.capacity()
+    };
+    let burst = || {
+        for sender in 0..100 {
+            outbox.push(ConnId(sender), Class::Normal, frame("x")).unwrap();
+        }
+        outbox.push_own(&Frame::Notice(culvert_wire::Notice::Restored));
+        let key = VerdictKey { handle: Handle(1), to: B, broadcast: false, verdict: Verdict::Full };
+        outbox.report(key, 1);
+    };
+    burst();
+    outbox.give_back_room();
+    assert_eq!(take(&outbox, usize::MAX).len(), 102);
+    assert!(room() >= 100, "nothing is freed while it may be wanted again at once");
+    outbox.give_back_room();
+    assert_eq!(room(), 0);
+    burst();
+    assert_eq!(take(&outbox, usize::MAX).len(), 102);
+}
+
+#[test]
 fn a_flood_from_one_sender_leaves_room_for_another() {
     let outbox = outbox(10_000);
     outbox.push(B, Class::Normal, frame("first")).unwrap();
