@@ -30,7 +30,7 @@ async fn end(socket: &mut Socket) -> (String, u16) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_over_the_rate_are_refused_and_whoever_goes_on_is_closed() {
-    let broker = with(|config| config.limits.messages = Rate { per_second: 100.0, burst: 5 }).await;
+    let broker = with(|config| config.limits.messages = Rate { per_second: 1.0, burst: 5 }).await;
     let token = broker.signed_in("alice").await;
     let mut alice = broker.online("alice", &token).await;
     for number in 0..200 {

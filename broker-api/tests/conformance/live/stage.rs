@@ -51,6 +51,8 @@ impl Stage {
     /// Two replicas on a cluster, under a name of their own.
     pub(super) async fn cluster(cluster: &RedisCluster, name: &str) -> Self {
         let mut settings = settings(&cluster.reach(), Mode::Cluster);
+        // All rules run here at once with those of the other stages, and none is about a slow answer.
+        settings.timeout = Settings::LEASE / 3;
         settings.prefix = name.chars().take(Settings::MAX_PREFIX).collect();
         Self::on(settings).await
     }
