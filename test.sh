@@ -157,6 +157,9 @@ install_all() {
 
 command -v cargo >/dev/null || missing "cargo is missing; install Rust from https://rustup.rs"
 command -v cc >/dev/null || missing "a C compiler is missing; run: sudo apt-get install build-essential"
+# Cargo takes what is built with and without it for different programs, so whoever wants to have one of test.sh's
+# anew without building everything again sets it, too.
+export RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/rustc-for-tests
 start=$SECONDS
 # Beside the build, which is for the processor what this is for the network.
 install_all &
