@@ -192,6 +192,11 @@ mod dialect {
         }
     }
 
+    /// The server takes connections one after the other.
+    pub(super) fn was_contended(_error: &dyn DatabaseError) -> bool {
+        false
+    }
+
     /// Whether the server said that it closes the connection.
     pub(super) fn was_closed(error: &dyn DatabaseError) -> bool {
         matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "08006"))

@@ -151,6 +151,11 @@ mod dialect {
         }
     }
 
+    /// The extended result code, whose last byte is the plain one.
+    fn code(error: &dyn DatabaseError) -> u32 {
+        error.code().and_then(|code| code.parse().ok()).unwrap_or_default()
+    }
+
     /// What an error of SQLite means.
     pub(super) enum Verdict {
         Violates(&'static str),
@@ -160,7 +165,7 @@ mod dialect {
     }
 
     pub(super) fn verdict(error: &dyn DatabaseError) -> Verdict {
-        let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
+        let code = code(error);
         match (code, code & 0xff) {
             // SQLITE_CONSTRAINT_FOREIGNKEY
             (787, _) => Verdict::Violates(NO_USER),
@@ -175,6 +180,12 @@ mod dialect {
             (_, 5 | 6 | 7 | 9 | 10 | 13 | 14) => Verdict::Away,
             _ => Verdict::Unexpected,
         }
+    }
+
+    /// Connections that make a new file one with a log at the same moment fail with SQLITE_BUSY at once: there
+    /// SQLite does not wait, because each would wait for the other.
+    pub(super) fn was_contended(error: &dyn DatabaseError) -> bool {
+        code(error) & 0xff == 5
     }
 
     /// There is no server that could close a connection.

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+use sqlx::{Connection, SqlSafeStr};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::errors::classify;
-use super::pool::Pool;
+use super::pool::{Pool, connect};
 use super::statement::{Columns, Sql, broken};
 use super::{StoreError, dialect};
 
@@ -53,7 +53,8 @@ pub(super) async fn migrate(pool: &Pool, wait: Option<Duration>) -> Result<(), S
 
 async fn run(pool: &Pool) -> Result<(), StoreError> {
     // Not one of the pool: its statements may take longer than a request's.
-    let connecting = timeout(pool.patience(), dialect::unhurried(pool.options()).connect()).await;
+    let options = dialect::unhurried(pool.options());
+    let connecting = timeout(pool.patience(), connect(&options)).await;
     let mut wire = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(classify)?;
     let mut transaction = wire.begin_with(dialect::BEGIN).await.map_err(classify)?;
     for statement in dialect::LOCK_FOR_MIGRATION {

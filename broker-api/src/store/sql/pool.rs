@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use deadpool::Runtime;
 use deadpool::managed::{
     self, Manager, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleResult, Timeouts,
@@ -27,7 +28,10 @@ use crate::store::Connections;
 /// A connection that was not used for so long is asked whether it still works.
 const IDLE: Duration = Duration::from_secs(1);
 
-type Wire = <Db as Database>::Connection;
+/// How often a connection is tried that others, opened at the same moment, stand in the way of.
+const AGAIN: Duration = Duration::from_millis(10);
+
+pub(super) type Wire = <Db as Database>::Connection;
 pub(super) type Options = <Wire as Connection>::Options;
 pub(super) type Row = <Db as Database>::Row;
 
@@ -42,7 +46,7 @@ impl Manager for Opener {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Wire, sqlx::Error> {
-        self.options.connect().await
+        connect(&self.options).await
     }
 
     async fn recycle(&self, wire: &mut Wire, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -51,6 +55,13 @@ impl Manager for Opener {
         }
         Ok(())
     }
+}
+
+/// Opens a connection. Whoever calls it says how long that may take.
+pub(super) async fn connect(options: &Options) -> Result<Wire, sqlx::Error> {
+    let again = ConstantBuilder::default().with_delay(AGAIN).with_jitter().without_max_times();
+    let contended = |error: &sqlx::Error| error.as_database_error().is_some_and(dialect::was_contended);
+    (|| options.connect()).retry(again).when(contended).await
 }
 
 /// The pool.
