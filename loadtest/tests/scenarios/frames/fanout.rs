@@ -40,5 +40,6 @@ fn members_on_two_relays_hear_each_other() {
         assert_eq!(ending.failures, Vec::<String>::new());
         // Alone, a relay would give a broadcast to two of the four others at most.
         assert!(total.count(Count::Delivered) * 2 > total.count(Count::Sent), "{total:?}");
+        assert!(total.undelivered.values().sum::<u64>() * 16 <= total.count(Count::Sent), "{total:?}");
     });
 }
