@@ -54,6 +54,11 @@ impl Balancer {
         self.shared().targets.push(target);
     }
 
+    /// As if somebody had connected: it is the next node's turn.
+    pub(crate) fn take_turn(&self) {
+        self.shared().next += 1;
+    }
+
     /// Sends nobody there any more; what is open stays open.
     pub(crate) fn remove(&self, target: SocketAddr) {
         self.shared().targets.retain(|other| *other != target);

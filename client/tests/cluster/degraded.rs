@@ -88,6 +88,41 @@ async fn peers_that_never_met_find_each_other_across_the_cut() -> Result<()> {
     greet(&mut to_a, &mut to_b).await
 }
 
+/// Somebody else connects after each attempt, so that the balancer's next turn is this peer's own node again:
+/// two peers that look for each other can do that to one another for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_always_comes_back_to_its_own_node_gets_away() -> Result<()> {
+    let (cluster, balancer) = cluster(2).await?;
+    cut(&cluster);
+    let search = |connections| SearchPolicy {
+        first: Duration::from_millis(400),
+        longest: Duration::from_millis(600),
+        connections,
+    };
+    let secret = TopicSecret::generate();
+    let looking = RelayOptions { search: search(3), ..member(&secret) };
+    let found = RelayOptions { search: search(1), ..member(&secret) };
+    let mut a = Peer::enter(&balancer.url(), secret.topic(), looking).await?;
+    let mut b = Peer::enter(&balancer.url(), secret.topic(), found).await?;
+    let others = async {
+        loop {
+            let before = balancer.accepted();
+            until(SEARCH, "an attempt", || balancer.accepted() > before).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if (balancer.accepted() - before) % 2 == 1 {
+                balancer.take_turn();
+            }
+        }
+    };
+    let meet = async { anyhow::Ok((a.next().await?, b.next().await?)) };
+    let (mut to_b, mut to_a) = tokio::select! {
+        met = meet => met?,
+        failed = others => return failed,
+    };
+    greet(&mut to_b, &mut to_a).await?;
+    greet(&mut to_a, &mut to_b).await
+}
+
 /// Connections that are gone, but that nobody told of, are ways as well: trying them must not look like
 /// progress.
 #[tokio::test(flavor = "multi_thread")]

@@ -243,8 +243,10 @@ impl Driver {
         }
         // New ways to whomever it reaches.
         self.conversations.values_mut().for_each(|conversation| conversation.moves_in_vain = 0);
+        let now = Instant::now();
         if purpose == Purpose::Search {
             if members.degraded || self.home().is_none_or(|home| !home.is_degraded) {
+                self.searched(id, now);
                 return self.meet_everybody();
             }
             // A node that reaches everybody: that is a better home.
@@ -255,7 +257,6 @@ impl Driver {
         }
         // The join went there and its answer came back.
         self.settings.reconnect.proved_alive();
-        let now = Instant::now();
         for other in &mut self.legs {
             if other.id != id && other.purpose == Purpose::Home {
                 other.retire(now);

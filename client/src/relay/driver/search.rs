@@ -7,6 +7,10 @@
 //! that leads nowhere stays open until the next one: then it can be found there. One that leads to a node
 //! that is not degraded becomes the home.
 //!
+//! One that leads to a node where this peer is already was in vain, and another follows at once. Otherwise
+//! two peers that look in turns behind a balancer that gives out its nodes in turns would each be led back to
+//! their own node for as long as they look.
+//!
 //! Nobody is ever disturbed by it: peers of the same conversation keep the way that works ([`super::ways`]),
 //! and once the home is whole again, everything moves back there before the other connections go.
 
@@ -31,11 +35,13 @@ pub(super) struct Search {
     policy: SearchPolicy,
     delay: Duration,
     next_at: Option<Instant>,
+    /// The attempt before was in vain, and this is the one that followed at once.
+    is_repeated: bool,
 }
 
 impl Search {
     pub(super) fn new(policy: SearchPolicy) -> Self {
-        Self { delay: policy.first, next_at: None, policy }
+        Self { delay: policy.first, next_at: None, is_repeated: false, policy }
     }
 
     /// When to look.
@@ -49,6 +55,7 @@ impl Search {
             let share = 0.5 + f64::from(dice.to_be_bytes()[0]) / 510.0;
             self.next_at = Some(now + self.delay.mul_f64(share));
             self.delay = (self.delay * 3 / 2).min(self.policy.longest);
+            self.is_repeated = false;
         }
     }
 
@@ -57,8 +64,17 @@ impl Search {
         self.next_at = None;
     }
 
+    /// An attempt led to a node; `in_vain` where this peer is there already. Only one more follows at once,
+    /// because there are balancers that give a peer the same node every time.
+    fn arrived(&mut self, in_vain: bool, now: Instant) {
+        self.is_repeated = in_vain && !self.is_repeated;
+        if self.is_repeated {
+            self.next_at = Some(now);
+        }
+    }
+
     fn stop(&mut self) {
-        (self.next_at, self.delay) = (None, self.policy.first);
+        (self.next_at, self.delay, self.is_repeated) = (None, self.policy.first, false);
     }
 }
 
@@ -69,21 +85,42 @@ impl Driver {
             return false;
         }
         self.search.attempted();
-        let in_vain: Vec<_> =
-            self.legs.iter().filter(|leg| leg.purpose == Purpose::Search).map(|leg| leg.id).collect();
-        for id in in_vain {
-            if !self.is_needed(id) {
-                self.lost(id, LinkError::Broke("nobody was found there".to_owned()));
-            }
+        // The one that was in vain stays so long, if it may: a balancer that gives out the node with the fewest
+        // connections takes it into account.
+        if !self.search.is_repeated || self.legs.len() >= self.search.policy.connections {
+            self.give_up_searched(|_, _| true);
         }
         self.legs.len() < self.search.policy.connections
+    }
+
+    /// The relay has answered a connection that was opened for the search.
+    pub(super) fn searched(&mut self, id: LegId, now: Instant) {
+        self.search.arrived(self.is_double(id), now);
+        self.give_up_searched(|driver, other| other != id && driver.is_double(other));
+    }
+
+    /// Whether an older connection leads to the same node.
+    fn is_double(&self, id: LegId) -> bool {
+        let node = |leg: &Leg| leg.conn().node();
+        let of = self.legs.iter().find(|leg| leg.id == id).map(node);
+        self.legs.iter().any(|older| older.id < id && !older.is_leaving() && Some(node(older)) == of)
+    }
+
+    /// Closes those of the search's connections that no conversation uses.
+    fn give_up_searched(&mut self, which: impl Fn(&Self, LegId) -> bool) {
+        let searched = self.legs.iter().filter(|leg| leg.purpose == Purpose::Search).map(|leg| leg.id);
+        let in_vain: Vec<_> = searched.filter(|id| which(self, *id) && !self.is_needed(*id)).collect();
+        for id in in_vain {
+            self.lost(id, LinkError::Broke("nobody was found there".to_owned()));
+        }
     }
 
     /// Starts and stops the search, and sends the connections home that it led to.
     pub(super) fn plan_search(&mut self, now: Instant) {
         let is_degraded = self.home().is_some_and(|home| home.is_degraded);
         if is_degraded && self.search.policy.connections > 1 && self.misses_somebody() {
-            if self.dialing.is_none() {
+            let is_attempted = self.dialing.is_some() || self.legs.iter().any(|leg| leg.handle.is_none());
+            if !is_attempted {
                 self.search.plan(now, random_u64());
             }
             return;
@@ -181,5 +218,18 @@ mod tests {
         search.stop();
         search.plan(now, 0);
         assert_eq!(search.next_at().unwrap() - now, Duration::from_secs(1), "half of it by chance");
+    }
+
+    #[test]
+    fn one_more_attempt_follows_at_once_when_one_was_in_vain() {
+        let mut search = Search::new(SearchPolicy::default());
+        let now = Instant::now();
+        for is_sticky in [true, false, true] {
+            search.arrived(true, now);
+            assert_eq!(search.next_at(), Some(now));
+            search.attempted();
+            search.arrived(is_sticky, now);
+            assert_eq!(search.next_at(), None, "the next one has its time");
+        }
     }
 }
