@@ -37,15 +37,20 @@ const MIGRATION: Duration = Duration::from_secs(600);
 ///
 /// Blocks until it has ended; to be called outside of any async runtime, because it starts its own.
 pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Loaded { args, problems, effective } =
-        match load_with_aliases::<Args>(settings_first(command_line), ALIASES) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                // Nothing is left to do if the terminal is gone.
-                let _ = error.print();
-                return if error.use_stderr() { EXIT_BAD_CONFIGURATION.into() } else { ExitCode::SUCCESS };
-            }
-        };
+    // Generic no further: whoever calls this would compile the whole broker.
+    obey(command_line.into_iter().collect())
+}
+
+fn obey(command_line: Vec<OsString>) -> ExitCode {
+    let loaded = load_with_aliases::<Args>(settings_first(command_line), ALIASES);
+    let Loaded { args, problems, effective } = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            // Nothing is left to do if the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_BAD_CONFIGURATION.into() } else { ExitCode::SUCCESS };
+        }
+    };
     // Needs no settings: the document is the same for every broker.
     if let Some(Action::Openapi) = args.action {
         return print(&crate::rest::openapi_json());
@@ -70,8 +75,7 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Lets settings stand after `serve`, `migrate` and `check-config`, which take none of their own.
-fn settings_first(command_line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut command_line: Vec<OsString> = command_line.into_iter().collect();
+fn settings_first(mut command_line: Vec<OsString>) -> Vec<OsString> {
     let is_simple =
         |word: &OsString| ["serve", "migrate", "check-config", "openapi"].iter().any(|simple| word == simple);
     if command_line.get(1).is_some_and(is_simple) {

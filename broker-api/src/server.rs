@@ -22,6 +22,8 @@ use culvert_service_kit::lifecycle::{self, Drained};
 use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -161,7 +163,12 @@ impl Broker {
     ///
     /// # Errors
     /// The stores cannot be used, and waiting does not mend it; see [`OpenError`].
-    pub async fn run(self, shutdown: Shutdown) -> Result<Drained, OpenError> {
+    pub fn run(self, shutdown: Shutdown) -> BoxFuture<'static, Result<Drained, OpenError>> {
+        // Boxed, so that it is compiled here, and not once more in every program that awaits it.
+        self.serve(shutdown).boxed()
+    }
+
+    async fn serve(self, shutdown: Shutdown) -> Result<Drained, OpenError> {
         let Self {
             config,
             clock,

@@ -12,7 +12,8 @@ use culvert_service_kit::metric_set::Registry;
 use culvert_service_kit::tls::{self, Certificates, TlsError};
 use culvert_service_kit::{Clock, Readiness, Shutdown};
 use culvert_wire::{Close, Frame, NodeId, VERSIONS};
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -138,7 +139,12 @@ impl Relay {
     }
 
     /// Serves until `shutdown` asks to drain, then drains, step by step, and returns when all is over.
-    pub async fn run(self, shutdown: Shutdown) -> Drained {
+    pub fn run(self, shutdown: Shutdown) -> BoxFuture<'static, Drained> {
+        // Boxed, so that it is compiled here, and not once more in every program that awaits it.
+        self.serve(shutdown).boxed()
+    }
+
+    async fn serve(self, shutdown: Shutdown) -> Drained {
         let Relay { node, listener, admin, certificates, tls, registry, readiness } = self;
         let peers = TaskTracker::new();
         let helpers = TaskTracker::new();

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_broker_wire::{ClientMessage, ErrorCode, ServerMessage};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -99,7 +101,12 @@ enum Left {
 }
 
 impl Driver {
-    pub(crate) async fn run(mut self) {
+    /// Boxed, so that it is compiled here, and not once more in every program that uses the client.
+    pub(crate) fn run(self) -> BoxFuture<'static, ()> {
+        self.drive().boxed()
+    }
+
+    async fn drive(mut self) {
         let mut is_first = true;
         loop {
             self.untold = false;

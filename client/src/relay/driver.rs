@@ -1,6 +1,6 @@
 //! The task behind one topic: it owns the connections to the relay and every conversation over them.
 //!
-//! One turn of [`Driver::run`]: wait for the first of a frame, a command, a timer or a finished dial;
+//! One turn of [`Driver::drive`]: wait for the first of a frame, a command, a timer or a finished dial;
 //! take everything else that is ready; let the sessions say what happened ([`peers`]); write what they
 //! want sent and flush once. So under load a turn handles many frames with one wake-up.
 //!
@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use culvert_session::{Session, SessionId};
 use culvert_wire::{ConnId, PeerId, TopicId};
-use futures_util::future::poll_fn;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, poll_fn};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -184,11 +185,17 @@ impl Driver {
 
     /// Drives the topic until `stop`, or until the relay does not let this peer back in. Gives the number
     /// of messages that were not delivered when it stopped.
-    pub(crate) async fn run(
-        mut self,
-        mut inbox: mpsc::UnboundedReceiver<Command>,
+    ///
+    /// Boxed, so that it is compiled here, and not once more in every program that uses the client.
+    pub(crate) fn run(
+        self,
+        inbox: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
-    ) -> u64 {
+    ) -> BoxFuture<'static, u64> {
+        self.drive(inbox, stop).boxed()
+    }
+
+    async fn drive(mut self, mut inbox: mpsc::UnboundedReceiver<Command>, stop: CancellationToken) -> u64 {
         let mut commands = Vec::with_capacity(BATCH);
         loop {
             self.start_dialing();

@@ -2,13 +2,9 @@
 //!
 //! It dials `wss://ddalab-sync.university.edu/ws`, so it runs in a process of its own, for which that name
 //! leads, through a proxy, to a broker of this test, whose certificate it trusts, and in whose data folder
-//! Alice is logged in. This file is its own harness: started without the variable it sets the stage.
+//! Alice is logged in. The test starts itself again for that: without the variable it sets the stage.
 
-#![allow(clippy::print_stdout, reason = "the example prints, and so does a harness")]
-
-#[allow(dead_code, reason = "shared with the other tests of the client")]
-#[path = "client/sync_client/world.rs"]
-mod world;
+#![allow(clippy::print_stdout, reason = "the example prints")]
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,7 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use world::World;
+
+use super::world::World;
 
 const STAGED: &str = "CULVERT_TEST_DDALAB_STAGED";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -60,18 +57,11 @@ async fn example() -> Result<()> {
     Ok(())
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_example_of_the_first_client_works_literally() -> Result<()> {
     if std::env::var_os(STAGED).is_some() {
         return tokio::time::timeout(LIMIT, example()).await?;
     }
-    stage().await?;
-    println!("test the_rust_example_of_the_first_client_works_literally ... ok");
-    println!("test result: ok. 1 passed; 0 failed; 0 ignored");
-    Ok(())
-}
-
-async fn stage() -> Result<()> {
     let world = World::new().await;
     let mut tasks = JoinSet::new();
 
@@ -102,8 +92,11 @@ async fn stage() -> Result<()> {
     let proxy_url = format!("http://{}", proxy.local_addr()?);
     tasks.spawn(tunnel(proxy, acceptor, world.addr));
 
+    let path = concat!(module_path!(), "::the_rust_example_of_the_first_client_works_literally");
+    let (_, name) = path.split_once("::").context("the program's name comes first")?;
     let mut program = tokio::process::Command::new(std::env::current_exe()?);
     let child = program
+        .args(["--exact", name, "--nocapture", "--quiet"])
         .env(STAGED, "1")
         .env("HTTPS_PROXY", proxy_url)
         .env("NO_PROXY", "127.0.0.1,localhost")
