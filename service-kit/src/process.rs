@@ -65,8 +65,9 @@ impl Metrics {
     }
 }
 
-/// Resident bytes: the second number of statm, in pages (proc_pid_statm(5)).
-pub(crate) fn resident() -> Option<u64> {
+/// Resident bytes of this process, where there is `/proc`: the second number of statm, in pages
+/// (proc_pid_statm(5)).
+pub fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)

@@ -6,6 +6,7 @@
 mod http;
 mod socket;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -272,6 +273,22 @@ pub(crate) fn config(database: &Path) -> Config {
     config.drain.window = Duration::ZERO;
     config.drain.grace = Duration::from_secs(10);
     config
+}
+
+/// Every byte of the database in this folder, of a broker that has ended.
+pub(crate) fn stolen(folder: &Path) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let files: io::Result<Vec<_>> =
+            std::fs::read_dir(folder)?.map(|file| std::fs::read(file?.path())).collect();
+        Ok(files?.concat())
+    };
+    loop {
+        match read() {
+            // SQLite's log goes with the last connection, and what was in it is in another file then.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            all => return all.unwrap(),
+        }
+    }
 }
 
 /// How a Redis is reached, with keys of its own.

@@ -344,10 +344,7 @@ async fn a_stolen_copy_of_the_database_has_no_token_in_it() {
     let token = broker.ask(request).await.expect(201)["token"].as_str().unwrap().to_owned();
     look_up(&broker, &token, None).await.expect(200);
     broker.drain().await.unwrap();
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
-        all.extend(std::fs::read(entry.unwrap().path()).unwrap());
-    }
+    let all = common::stolen(folder.path());
     let holds = |text: &str| all.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(body.contains("findable-title") && holds("findable-title"), "the search would find it");
     assert!(!holds(&token));
