@@ -151,9 +151,27 @@ async fn letters_messages_and_bytes_are_counted_on_both_sides() {
     assert!(total(&world.left, "culvert_relay_bus_flush_seconds_count", &[]) >= 1.0);
 }
 
+/// Waits until Redis has published what [`frame`] carries: until then a node may only have it in its queue.
+/// Redis must log all its commands, of whose words it keeps 128 bytes.
+async fn published(redis: &RedisServer) {
+    type Entry = (u64, u64, u64, Vec<Vec<u8>>, redis::Value, redis::Value);
+    let deadline = Instant::now() + PATIENCE;
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        let commands: Vec<Entry> = redis.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
+        let carries = |word: &Vec<u8>| word.windows(4).any(|bytes| bytes == [7; 4]);
+        if commands.iter().any(|(_, _, _, words, ..)| words[0] == b"PUBLISH" && words.iter().any(carries)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "Redis publishes nothing");
+        ticks.tick().await;
+    }
+}
+
 #[tokio::test]
 async fn letters_that_were_lost_behind_redis_are_unknown_and_announced() {
     let mut world = World::start().await;
+    let _: String = world.redis.ask(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]).await.unwrap();
     let subscriptions = world.subscriptions().await;
     assert_eq!(subscriptions.len(), usize::from(Settings::SHARDS));
     // Redis hands them over to connections that carry them no further, and then they are cut.
@@ -162,6 +180,7 @@ async fn letters_that_were_lost_behind_redis_are_unknown_and_announced() {
     }
     let to = world.b.conn;
     world.a.peer.send(&frame(&world.a, to, 64)).await.unwrap();
+    published(&world.redis).await;
     reaches(&world.left, "culvert_relay_bus_held_bytes", &[], 64.0).await;
     reaches(&world.left, "culvert_relay_bus_fullest_bytes", &[], 64.0).await;
     assert_eq!(
