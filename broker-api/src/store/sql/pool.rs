@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often a connection is tried that others, opened at the same moment, stand in the way of.
 const AGAIN: Duration = Duration::from_millis(10);
 
-pub(super) type Wire = <Db as Database>::Connection;
+type Wire = <Db as Database>::Connection;
 pub(super) type Options = <Wire as Connection>::Options;
 pub(super) type Row = <Db as Database>::Row;
 
